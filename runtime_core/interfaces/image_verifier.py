@@ -1,0 +1,12 @@
+"""The contract of `trivet.image.verifier`: may this image run here?"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class ImageVerifier(Protocol):
+    def verify(self, reference: str, manifest_digest: str, namespace: str) -> None:
+        """Raise PermissionDenied, naming the rule, when the image may not run."""
+        ...

@@ -1,0 +1,67 @@
+"""The contract of `trivet.network`: a pod's network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodNetwork:
+    """What a driver has to know of a pod; kept in its record, so DEL works after any restart."""
+
+    pod_id: str
+    name: str
+    namespace: str
+    uid: str
+    netns_path: str
+    #: runtime handler of the pod
+    handler: str = ""
+    #: [{"hostPort": 80, "containerPort": 80, "protocol": "tcp", "hostIP": ""}], CNI capability portMappings
+    port_mappings: Sequence[Mapping[str, Any]] = ()
+    #: CNI capability bandwidth: ingressRate, ingressBurst, egressRate, egressBurst (bits per second)
+    bandwidth: Mapping[str, int] = field(default_factory=dict)
+    #: CNI capability dns: servers, searches, options
+    dns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    cgroup_path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachedNetwork:
+    #: addresses without prefix length, the primary one first
+    addresses: Sequence[str]
+    #: the CNI result (or what the driver has like it), for `PodSandboxStatus(verbose)`
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkStatus:
+    is_ready: bool
+    reason: str = ""
+    message: str = ""
+
+
+@runtime_checkable
+class Network(Protocol):
+    """The contract: runtime_core/testing/network_contract.py."""
+
+    def attach(self, pod: PodNetwork) -> AttachedNetwork:
+        """Connect the pod. On error nothing of it is left. Raises Unavailable when no network is configured."""
+        ...
+
+    def detach(self, pod: PodNetwork) -> None:
+        """Disconnect. Idempotent, works with the namespace gone and the configuration changed."""
+        ...
+
+    def check(self, pod: PodNetwork) -> None: ...
+
+    def collect_garbage(self, pods: Sequence[PodNetwork]) -> None:
+        """Release whatever belongs to none of `pods`."""
+        ...
+
+    def status(self) -> NetworkStatus:
+        """From memory: never blocks."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,6 @@
+//go:build tools
+
+// Package tools names the programs that this module is here to build.
+package tools
+
+import _ "k8s.io/kubernetes/cmd/kubelet"

@@ -1,0 +1,3 @@
+module trivet.test/peers/runtime
+
+go 1.26.0

@@ -1,0 +1,56 @@
+"""The whole conversation between a parent and the init it forked, over one SEQPACKET socket.
+
+    init   → parent   CREATED (with the console's descriptor, if any) | FAILED
+    parent → init     JOINED   the cgroups are entered, go on past the cgroup namespace
+    parent → init     START    execute the program
+    init   → parent   end of file: the program runs | FAILED
+
+An exec'd process talks the same way: PID (with its pidfd), then end of file or FAILED.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+from runtime_core.errors import BY_NAME, TrivetError, from_oserror
+
+JOINED, START, CREATED, FAILED, PID = b"joined", b"start", b"created", b"failed", b"pid"
+_MOST_BYTES = 16 * 1024
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+
+
+def send(channel: socket.socket, kind: bytes, payload: bytes = b"", descriptors: tuple[int, ...] = ()) -> None:
+    socket.send_fds(channel, [kind + b" " + payload], list(descriptors), socket.MSG_NOSIGNAL)
+
+
+def receive(channel: socket.socket) -> tuple[bytes, bytes, list[int]]:
+    """(kind, payload, descriptors); kind b"" is the end of the conversation. A FAILED is raised."""
+    try:
+        packet, descriptors, _flags, _address = socket.recv_fds(
+            channel, _MOST_BYTES, 4, socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        return b"", b"", []
+    kind, _, payload = packet.partition(b" ")
+    if kind == FAILED:
+        report = json.loads(payload)
+        raise BY_NAME[report["kind"]](report["message"])
+    return kind, payload, descriptors
+
+
+def send_failure(channel: socket.socket, error: Exception, doing: str) -> None:
+    """Report what stopped this side, so that the other raises the same."""
+    if isinstance(error, OSError):
+        error = from_oserror(error, doing)
+    elif not isinstance(error, TrivetError):
+        error = TrivetError(f"{doing}: {type(error).__name__}: {error}")
+    report = {"kind": type(error).__name__, "message": str(error)[: _MOST_BYTES // 4]}
+    try:
+        send(channel, FAILED, json.dumps(report).encode())
+    except BrokenPipeError:
+        os._exit(1)  # nobody is left to hear it

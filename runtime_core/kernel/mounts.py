@@ -1,0 +1,93 @@
+"""Mounts by descriptor: file systems, overlays and clones that are attached only when complete. Cold.
+
+Every function returns the descriptor of a detached mount; `attach` puts it on an O_PATH
+descriptor, never on a path that somebody could have swapped.
+"""
+
+from __future__ import annotations
+
+import os
+
+from runtime_core.kernel import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def filesystem(fstype: str, options: Iterable[str] = (), attributes: int = 0, source: str = "") -> int:
+    """A new file system of `fstype` with options such as "size=64m" or "newinstance"."""
+    context = syscalls.fsopen(fstype)
+    try:
+        if source:
+            syscalls.fsconfig_string(context, "source", source)
+        for option in options:
+            key, equals, value = option.partition("=")
+            if equals:
+                syscalls.fsconfig_string(context, key, value)
+            else:
+                syscalls.fsconfig_flag(context, key)
+        syscalls.fsconfig_create(context)
+        return syscalls.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def overlay(lower: list[str], upper: str = "", work: str = "", attributes: int = 0) -> int:
+    """An overlay of `lower`, highest layer first (kernel doc filesystems/overlayfs)."""
+    context = syscalls.fsopen("overlay")
+    try:
+        syscalls.fsconfig_string(context, "source", "overlay")
+        for directory in lower:
+            syscalls.fsconfig_string(context, "lowerdir+", directory)
+        if upper:
+            syscalls.fsconfig_string(context, "upperdir", upper)
+            syscalls.fsconfig_string(context, "workdir", work)
+        syscalls.fsconfig_create(context)
+        return syscalls.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def clone(path: str, *, recursive: bool = False, directory: int = syscalls.AT_FDCWD) -> int:
+    """A detached copy of what is mounted at `path` (a bind mount that is not attached yet)."""
+    flags = syscalls.OPEN_TREE_CLONE
+    if recursive:
+        flags |= syscalls.AT_RECURSIVE
+    if not path:
+        flags |= syscalls.AT_EMPTY_PATH
+    return syscalls.open_tree(directory, path, flags)
+
+
+def attach(mount: int, target: int) -> None:
+    """Put the detached `mount` on the O_PATH descriptor `target`."""
+    syscalls.move_mount(mount, target)
+
+
+def points(mountinfo: bytes) -> list[str]:
+    """Mount points of a /proc/PID/mountinfo (proc(5)), in its order."""
+    found = []
+    for line in mountinfo.splitlines():
+        field = line.split(b" ", 5)[4]
+        if b"\\" in field:
+            field = field.replace(b"\\040", b" ").replace(b"\\011", b"\t")
+            field = field.replace(b"\\012", b"\n").replace(b"\\134", b"\\")
+        found.append(os.fsdecode(field))
+    return found
+
+
+def mounted() -> list[str]:
+    """Mount points of this process."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return points(file.read())
+
+
+def unmount_below(prefix: str) -> None:
+    """Detach every mount at or below `prefix`, deepest first. Idempotent."""
+    below = [point for point in mounted() if point == prefix or point.startswith(prefix.rstrip("/") + "/")]
+    for point in reversed(below):
+        try:
+            syscalls.umount2(point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno not in (2, 22):  # ENOENT, EINVAL: gone meanwhile
+                raise

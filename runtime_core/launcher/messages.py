@@ -1,0 +1,67 @@
+"""JSON objects with file descriptors over a SOCK_SEQPACKET socket.
+
+Launcher and monitors speak this. A message that would not fit in one packet travels
+in a memfd, whose descriptor then goes first. Cold: the launcher imports it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+#: Above this a message travels in a memfd; a packet must fit the default socket buffer (about 208 KiB).
+SPILL = 64 * 1024
+#: No message is larger; a larger one is a fault of the sender.
+LIMIT = 32 * 1024 * 1024
+_MOST_DESCRIPTORS = 16
+_SPILLED = b"\0"
+
+
+def send(sock: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+    """Send one message; raises OSError, ValueError when it is beyond LIMIT."""
+    payload = json.dumps(message, separators=(",", ":")).encode()
+    if len(payload) <= SPILL:
+        socket.send_fds(sock, [payload], list(descriptors), socket.MSG_NOSIGNAL)
+        return
+    if len(payload) > LIMIT:
+        raise ValueError(f"message of {len(payload)} bytes is over the limit of {LIMIT}")
+    spill = os.memfd_create("trivet-message", os.MFD_CLOEXEC)
+    try:
+        with open(spill, "wb", closefd=False) as file:
+            file.write(payload)
+        socket.send_fds(sock, [_SPILLED], [spill, *descriptors], socket.MSG_NOSIGNAL)
+    finally:
+        os.close(spill)
+
+
+def receive(sock: socket.socket, flags: int = 0) -> tuple[dict[str, Any], list[int]]:
+    """The next message and its descriptors (close-on-exec). EOFError when the peer has gone."""
+    payload, descriptors, _flags, _address = socket.recv_fds(
+        sock, SPILL + 1, _MOST_DESCRIPTORS, flags | socket.MSG_CMSG_CLOEXEC
+    )
+    if not payload:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise EOFError("the peer has closed the connection")
+    if payload == _SPILLED:
+        payload = _read_spill(descriptors.pop(0))
+    message: dict[str, Any] = json.loads(payload)
+    return message, descriptors
+
+
+def _read_spill(descriptor: int) -> bytes:
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > LIMIT:
+            raise ValueError(f"message of {size} bytes is over the limit of {LIMIT}")
+        with open(descriptor, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()
+    finally:
+        os.close(descriptor)

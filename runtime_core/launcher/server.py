@@ -1,0 +1,122 @@
+"""The launcher: one single-threaded process that forks, so that nobody else starts an interpreter.
+
+Theory of operation. The daemon has threads (gRPC), and a threaded process must neither
+fork nor unshare. So before its first thread it starts this process, which imports what
+its children will need, freezes the garbage collector, and then only forks: a job costs
+half a millisecond where an interpreter costs thirteen. It knows no job itself; the
+daemon names the modules to preload, and a job by "module:function". Children outlive
+it: when the daemon goes, the launcher goes, and its monitors stay.
+
+Messages in:  {"id", "job", "argument"} with descriptors.
+Messages out: {"id", "pid"} or {"id", "error"}; {"exited": pid, "status": exit code}.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+
+from runtime_core.kernel import syscalls
+from runtime_core.launcher import messages
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def main(descriptor: int, preload: list[str]) -> None:
+    """Serve fork requests on the socket `descriptor` until its other end is closed."""
+    syscalls.set_process_name("trivet-launcher")
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    os.setsid()
+    modules = {name: importlib.import_module(name) for name in preload}
+    daemon = socket.socket(fileno=descriptor)
+    wakeup, notify = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.set_wakeup_fd(notify, warn_on_full_buffer=False)
+    gc.collect()
+    gc.freeze()
+    messages.send(daemon, {"ready": os.getpid()})
+    poller = select.poll()
+    poller.register(daemon, select.POLLIN)
+    poller.register(wakeup, select.POLLIN)
+    while True:
+        ready = {fd for fd, _event in poller.poll()}
+        if wakeup in ready:
+            os.read(wakeup, 4096)
+        _report_exits(daemon)
+        if daemon.fileno() in ready:
+            try:
+                request, descriptors = messages.receive(daemon)
+            except (EOFError, ConnectionResetError):
+                return
+            _fork(daemon, modules, request, descriptors, (wakeup, notify))
+
+
+def _report_exits(daemon: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        try:
+            messages.send(daemon, {"exited": pid, "status": os.waitstatus_to_exitcode(status)})
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the main loop sees the end of the connection
+
+
+def _fork(
+    daemon: socket.socket,
+    modules: dict[str, Any],
+    request: dict[str, Any],
+    descriptors: list[int],
+    own: tuple[int, int],
+) -> None:
+    module, _, function = request["job"].partition(":")
+    job = getattr(modules.get(module), function, None)
+    if job is None:
+        reply = {"id": request["id"], "error": f"job {request['job']!r} is not preloaded"}
+    else:
+        pid = os.fork()
+        if pid == 0:
+            daemon.detach()
+            _run(job, request["argument"], descriptors, own)
+        reply = {"id": request["id"], "pid": pid}
+    for descriptor in descriptors:
+        os.close(descriptor)
+    messages.send(daemon, reply)
+
+
+def _run(job: Any, argument: dict[str, Any], descriptors: list[int], own: tuple[int, int]) -> None:
+    """In the child: run the job and never return."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _close_others({0, 1, 2, *descriptors})
+        job(argument, descriptors)
+        status = 0
+    except BaseException:  # noqa: BLE001  the last frame of a process: what is raised here can only be printed
+        traceback.print_exc(file=sys.stderr)
+    finally:
+        os._exit(status)
+
+
+def _close_others(kept: set[int]) -> None:
+    first = 3
+    for descriptor in sorted(fd for fd in kept if fd > 2):
+        if descriptor > first:
+            syscalls.close_range(first, descriptor - 1)
+        first = descriptor + 1
+    syscalls.close_range(first)

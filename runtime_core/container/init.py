@@ -54,6 +54,9 @@ def _run(
     seccomp: bytes,
     stdio: tuple[int, int, int],
 ) -> None:
+    # A created container may wait for long: it must not hold its monitor's other descriptors.
+    syscalls.close_all_except({channel.fileno(), *stdio})
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
     process = spec["process"]
     credentials = Credentials(process, seccomp)
     program = Program(process)

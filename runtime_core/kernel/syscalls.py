@@ -274,6 +274,16 @@ def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
     call("close_range", _NR_CLOSE_RANGE, first, last, flags)
 
 
+def close_all_except(kept: set[int]) -> None:
+    """Close every descriptor above 2 that is not in `kept`."""
+    first = 3
+    for descriptor in sorted(fd for fd in kept if fd > 2):
+        if descriptor > first:
+            close_range(first, descriptor - 1)
+        first = descriptor + 1
+    close_range(first)
+
+
 class _CloneArgs(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_uint64)

@@ -104,7 +104,7 @@ def _run(job: Any, argument: dict[str, Any], descriptors: list[int], own: tuple[
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        _close_others({0, 1, 2, *descriptors})
+        syscalls.close_all_except(set(descriptors))
         job(argument, descriptors)
         status = 0
     except BaseException:  # noqa: BLE001  the last frame of a process: what is raised here can only be printed
@@ -112,11 +112,3 @@ def _run(job: Any, argument: dict[str, Any], descriptors: list[int], own: tuple[
     finally:
         os._exit(status)
 
-
-def _close_others(kept: set[int]) -> None:
-    first = 3
-    for descriptor in sorted(fd for fd in kept if fd > 2):
-        if descriptor > first:
-            syscalls.close_range(first, descriptor - 1)
-        first = descriptor + 1
-    syscalls.close_range(first)

@@ -1,0 +1,143 @@
+"""The daemon's side of all monitors: one connection each, one thread for what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from runtime_core.errors import BY_NAME, DeadlineExceeded, Unavailable
+from runtime_core.launcher import messages
+
+_ANSWER_SECONDS = 120.0
+
+
+class _Reply:
+    __slots__ = ("arrived", "error", "result")
+
+    def __init__(self) -> None:
+        self.arrived = threading.Event()
+        self.result: dict[str, Any] = {}
+        self.error: dict[str, str] | None = None
+
+
+class Connection:
+    """One monitor. `call` may be used from any thread; replies and events come through `Monitors`."""
+
+    def __init__(self, pod_id: str, sock: socket.socket, on_event: Callable[[str, dict[str, Any]], None]) -> None:
+        self.pod_id, self.sock = pod_id, sock
+        self._on_event = on_event
+        self._lock = threading.Lock()
+        self._replies: dict[int, _Reply] = {}
+        self._next = 0
+        self.is_lost = False
+        self.is_closing = False
+
+    def call(
+        self,
+        operation: str,
+        request: dict[str, Any],
+        descriptors: Sequence[int] = (),
+        timeout: float = _ANSWER_SECONDS,
+    ) -> dict[str, Any]:
+        """Ask, wait, return the result or raise what the monitor raised."""
+        reply = _Reply()
+        with self._lock:
+            if self.is_lost:
+                raise Unavailable(f"the monitor of pod {self.pod_id} has died")
+            self._next += 1
+            number = self._next
+            self._replies[number] = reply
+            try:
+                messages.send(self.sock, {"id": number, "op": operation, **request}, descriptors)
+            except OSError as error:
+                del self._replies[number]
+                raise Unavailable(f"the monitor of pod {self.pod_id} does not listen: {error}") from error
+        if not reply.arrived.wait(timeout):
+            raise DeadlineExceeded(f"the monitor of pod {self.pod_id} has not answered {operation} in {timeout} s")
+        if reply.error is not None:
+            raise BY_NAME[reply.error["kind"]](reply.error["message"])
+        return reply.result
+
+    def readable(self) -> bool:
+        """Take one message in; False when the monitor has gone."""
+        try:
+            message, _descriptors = messages.receive(self.sock)
+        except (EOFError, OSError):
+            self._lose()
+            return False
+        if "event" in message:
+            self._on_event(self.pod_id, message)
+            return True
+        reply = self._replies.pop(message["id"], None)
+        if reply is not None:
+            reply.result, reply.error = message.get("result", {}), message.get("error")
+            reply.arrived.set()
+        return True
+
+    def _lose(self) -> None:
+        with self._lock:
+            self.is_lost = True
+            waiting, self._replies = self._replies, {}
+        for reply in waiting.values():
+            reply.error = {"kind": "Unavailable", "message": f"the monitor of pod {self.pod_id} has died"}
+            reply.arrived.set()
+
+
+class Monitors:
+    """All connections, and the thread that listens to them."""
+
+    def __init__(
+        self, on_event: Callable[[str, dict[str, Any]], None], on_lost: Callable[[Connection], None]
+    ) -> None:
+        self._on_event, self._on_lost = on_event, on_lost
+        self._epoll = select.epoll()
+        self._by_pod: dict[str, Connection] = {}
+        self._by_descriptor: dict[int, Connection] = {}
+        threading.Thread(target=self._listen, name="monitors", daemon=True).start()
+
+    def connect(self, pod_id: str, directory: str) -> Connection:
+        """Connect to <directory>/monitor.sock; OSError when nobody listens there."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        # A socket's name holds 107 bytes; through a descriptor the directory may be of any length.
+        folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sock.connect(f"/proc/self/fd/{folder}/monitor.sock")
+        except OSError:
+            sock.close()
+            raise
+        finally:
+            os.close(folder)
+        connection = Connection(pod_id, sock, self._on_event)
+        self._by_pod[pod_id] = self._by_descriptor[sock.fileno()] = connection
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+        return connection
+
+    def get(self, pod_id: str) -> Connection:
+        connection = self._by_pod.get(pod_id)
+        if connection is None:
+            raise Unavailable(f"pod {pod_id} has no monitor")
+        return connection
+
+    def forget(self, pod_id: str) -> None:
+        self._by_pod.pop(pod_id, None)
+
+    def _listen(self) -> None:
+        while True:
+            for descriptor, _event in self._epoll.poll():
+                connection = self._by_descriptor[descriptor]
+                if connection.readable():
+                    continue
+                self._epoll.unregister(descriptor)
+                del self._by_descriptor[descriptor]
+                with contextlib.suppress(OSError):
+                    connection.sock.close()
+                if self._by_pod.get(connection.pod_id) is connection:
+                    del self._by_pod[connection.pod_id]
+                    if not connection.is_closing:
+                        # Cleaning up after it waits for processes to die: not in this thread.
+                        threading.Thread(target=self._on_lost, args=(connection,), daemon=True).start()

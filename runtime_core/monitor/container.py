@@ -1,0 +1,196 @@
+"""One container of a pod as its monitor keeps it: process, output, log, end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from runtime_core.container import create as container_create
+from runtime_core.container import start as container_start
+from runtime_core.errors import FailedPrecondition, InvalidArgument, from_oserror
+from runtime_core.kernel import failpoint
+from runtime_core.monitor import exit_record
+from runtime_core.monitor.cri_log import LineWriter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from runtime_core.interfaces.cgroup_manager import CgroupManager
+
+_READ = 64 * 1024
+_LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Container:
+    """States: created → running → stopped."""
+
+    __slots__ = ("_init", "_oom_before", "_stdin", "cgroup_path", "cgroups", "directory", "dropped", "exit",
+                 "id", "log", "log_path", "output", "pid", "pidfd", "pod_id", "started_at", "status", "seccomp")  # fmt: skip
+
+    def __init__(self, request: dict[str, Any], seccomp: bytes, cgroups: CgroupManager, directory: str) -> None:
+        spec = request["spec"]
+        self.id, self.pod_id, self.directory, self.cgroups = request["id"], request["pod_id"], directory, cgroups
+        self.cgroup_path: str = spec["linux"]["cgroupsPath"]
+        self.seccomp = seccomp
+        self.log_path: str = request["log_path"]
+        self.log = -1
+        self.output: dict[int, LineWriter] = {}
+        self.dropped = self.started_at = 0
+        self.exit: dict[str, Any] | None = None
+        self._stdin = -1
+        # Known on disk before it exists: who cleans up after a dead monitor finds the cgroup here.
+        exit_record.write(directory + "/containers", self.id, {"cgroup": self.cgroup_path})
+        try:
+            self.log = open_log(self.log_path)
+            self._create(request)
+        except BaseException:
+            self.close()
+            exit_record.remove(directory + "/containers", self.id)
+            raise
+        self.status = "created"
+        self._oom_before = 0
+
+    def _create(self, request: dict[str, Any]) -> None:
+        is_terminal = bool(request["spec"]["process"].get("terminal"))
+        theirs: list[int] = []
+        try:
+            if not is_terminal:
+                theirs = self._open_stdio(keeps_stdin=request["stdin"])
+            self._init = container_create.create(
+                container_create.CreateRequest(
+                    id=self.id,
+                    spec=request["spec"],
+                    root=request["root"],
+                    stdio=tuple(theirs) if theirs else (0, 1, 2),  # type: ignore[arg-type]
+                    seccomp=self.seccomp,
+                    cgroups=self.cgroups,
+                    cgroup_path=self.cgroup_path,
+                )
+            )
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        self.pid, self.pidfd = self._init.pid, self._init.pidfd
+        if is_terminal:
+            os.set_blocking(self._init.console, False)
+            self.output[self._init.console] = LineWriter("stdout")
+
+    def _open_stdio(self, *, keeps_stdin: bool) -> list[int]:
+        if keeps_stdin:
+            stdin, self._stdin = os.pipe2(os.O_CLOEXEC)
+        else:
+            stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        theirs = [stdin]
+        for stream in ("stdout", "stderr"):
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(reader, False)
+            self.output[reader] = LineWriter(stream)
+            theirs.append(writer)
+        return theirs
+
+    def start(self) -> int:
+        if self.status != "created":
+            raise FailedPrecondition(f"container {self.id} is {self.status}, only a created one can be started")
+        self._oom_before = self.cgroups.oom_kills(self.cgroup_path)
+        failpoint.hit("monitor.start.before")
+        container_start.start(self._init)
+        self.status = "running"
+        self.started_at = time.time_ns()
+        failpoint.hit("monitor.start.after")
+        return self.started_at
+
+    def read_output(self, descriptor: int) -> bool:
+        """Move what has come to the log; False at its end."""
+        try:
+            data = os.read(descriptor, _READ)
+        except BlockingIOError:
+            return True
+        except OSError:  # EIO: the last slave of a terminal was closed
+            data = b""
+        writer = self.output[descriptor]
+        self._log(writer.feed(data, time.time_ns()) if data else writer.finish(time.time_ns()))
+        return bool(data)
+
+    def _log(self, lines: bytes) -> None:
+        if not lines or self.log < 0:
+            return
+        try:
+            written = os.write(self.log, lines)
+            while written < len(lines):
+                written += os.write(self.log, lines[written:])
+        except OSError:
+            self.dropped += len(lines)  # a full disk must not stop the program
+
+    def reopen_log(self) -> None:
+        if self.status != "running":
+            raise FailedPrecondition(f"container {self.id} is {self.status}, only a running one's log is reopened")
+        if self.log_path:
+            opened = open_log(self.log_path)
+            os.close(self.log)
+            self.log = opened
+
+    def ended(self, exit_code: int) -> dict[str, Any]:
+        """Write down that the init has ended; the record."""
+        is_oom = self.cgroups.oom_kills(self.cgroup_path) > self._oom_before
+        self.exit = {
+            "pod_id": self.pod_id,
+            "container_id": self.id,
+            "exit_code": exit_code,
+            "finished_at": time.time_ns(),
+            "oom_killed": is_oom,
+            "message": "",
+        }
+        self.status = "stopped"
+        failpoint.hit("monitor.exit.before-record")
+        exit_record.write(self.directory + "/exits", self.id, self.exit)
+        failpoint.hit("monitor.exit.recorded")
+        return self.exit
+
+    def signal(self, number: int, *, everything: bool) -> None:
+        if self.status == "stopped" and not everything:
+            return
+        if everything:
+            for pid in self.cgroups.processes(self.cgroup_path):
+                _signal_pid(pid, number)
+            return
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+        except ValueError:
+            raise InvalidArgument(f"signal: {number} is none") from None
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "status": self.status,
+            "pid": 0 if self.status == "stopped" else self.pid,
+            "started_at": self.started_at,
+            "exit": self.exit,
+        }
+
+    def close(self) -> None:
+        """Give up the descriptors; what a background process still writes is lost."""
+        for descriptor in (*self.output, self.log, self._stdin, getattr(self, "pidfd", -1)):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.output.clear()
+        self.log = self._stdin = self.pidfd = -1
+
+
+def open_log(path: str) -> int:
+    if not path:
+        return -1
+    try:
+        return os.open(path, _LOG_FLAGS, 0o640)
+    except OSError as error:
+        raise from_oserror(error, "log_path") from error
+
+
+def _signal_pid(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,53 @@
+"""The exit of a container on disk: written before anybody is told, read by whoever comes later."""
+
+from __future__ import annotations
+
+import json
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def write(directory: str, name: str, record: dict[str, Any]) -> None:
+    """Durable and atomic: temporary file, fsync, rename, fsync of the directory."""
+    os.makedirs(directory, 0o700, exist_ok=True)
+    temporary = f"{directory}/.{name}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, json.dumps(record).encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, f"{directory}/{name}")
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_all(directory: str) -> dict[str, dict[str, Any]]:
+    """Name → record; a file that is torn was never told of, and is left out."""
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return found
+    for name in names:
+        if name.startswith("."):
+            continue
+        try:
+            with open(f"{directory}/{name}") as file:
+                found[name] = json.load(file)
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+    return found
+
+
+def remove(directory: str, name: str) -> None:
+    try:
+        os.unlink(f"{directory}/{name}")
+    except FileNotFoundError:
+        return

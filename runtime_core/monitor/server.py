@@ -1,0 +1,316 @@
+"""The monitor: one process per pod, which is all that a running pod needs.
+
+Theory of operation. Forked by the launcher, detached from the daemon, it makes the pod's
+namespaces in itself, forks the containers, copies their output to the log files, reaps
+them and writes each exit to disk before it tells anybody. It is one epoll loop; what it
+does for a container takes milliseconds, and waiting happens in the loop alone. The
+daemon talks to it over <pod directory>/monitor.sock and may come and go.
+
+Requests:  {"id", "op", …} → {"id", "result"} or {"id", "error": {"kind", "message"}}.
+Events, to every connection: {"event": "exit", …}; to who asked: {"event": "exec_exit", …}.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+
+from runtime_core.container import exec as container_exec
+from runtime_core.errors import AlreadyExists, FailedPrecondition, NotFound, TrivetError, from_oserror
+from runtime_core.kernel import failpoint, syscalls
+from runtime_core.launcher import messages
+from runtime_core.monitor import exit_record, pod
+from runtime_core.monitor.container import Container
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_DRAIN_READS = 256
+
+
+def main(argument: dict[str, Any], descriptors: list[int]) -> None:
+    """The launcher's job: `argument` is {"pod": PodSpec, "cgroups": "module:class"}; descriptors[0] hears "ready"."""
+    ready = descriptors[0]
+    try:
+        monitor = Monitor(argument["pod"], argument["cgroups"])
+    except (TrivetError, OSError) as error:
+        os.write(ready, json.dumps({"error": _describe(error)}).encode())
+        return
+    os.write(ready, json.dumps({"ready": os.getpid(), "init": monitor.pod_init}).encode())
+    os.close(ready)
+    monitor.serve()
+
+
+class Monitor:
+    def __init__(self, spec: dict[str, Any], cgroups: str) -> None:
+        gc.freeze()
+        syscalls.set_process_name("trivet-monitor")
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        os.setsid()
+        self._spec = spec
+        self._directory: str = spec["directory"]
+        self._cgroups = _load(cgroups)()
+        self._containers: dict[str, Container] = {}
+        self._children: dict[int, Callable[[int], None]] = {}
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._connections: dict[int, socket.socket] = {}
+        self._is_ending = False
+        self._catch_children()
+        self.pod_init = pod.open_namespaces(spec)
+        os.chdir(self._directory)  # a socket's name holds 107 bytes: it is bound by its last part
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self._listener.bind("monitor.sock")
+        os.chmod("monitor.sock", 0o600)
+        self._listener.listen(8)
+        self._watch(self._listener.fileno(), self._accept)
+        if self.pod_init and spec["cgroup_path"]:
+            self._cgroups.create(spec["cgroup_path"], {})
+            self._cgroups.attach(spec["cgroup_path"], self.pod_init)
+
+    def serve(self) -> None:
+        while not self._is_ending:
+            for descriptor, _event in self._epoll.poll():
+                handler = self._handlers.get(descriptor)
+                if handler is not None:
+                    handler()
+
+    def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
+        self._handlers[descriptor] = handler
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self._handlers.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    # -- connections
+
+    def _accept(self) -> None:
+        connection, _address = self._listener.accept()
+        self._connections[connection.fileno()] = connection
+        self._watch(connection.fileno(), lambda: self._serve(connection))
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            request, descriptors = messages.receive(connection)
+        except (EOFError, OSError):
+            self._drop(connection)
+            return
+        operation = _OPERATIONS[request["op"]]
+        reply: dict[str, Any] = {"id": request["id"]}
+        try:
+            reply["result"] = operation(self, request, descriptors, connection)
+        except (TrivetError, OSError) as error:
+            reply["error"] = _describe(error)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._send(connection, reply)
+
+    def _send(self, connection: socket.socket, message: dict[str, Any]) -> None:
+        try:
+            messages.send(connection, message)
+        except OSError:
+            self._drop(connection)
+
+    def _drop(self, connection: socket.socket) -> None:
+        if self._connections.pop(connection.fileno(), None) is not None:
+            self._unwatch(connection.fileno())
+            connection.close()
+
+    # -- children
+
+    def _catch_children(self) -> None:
+        wakeup, notify = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.set_wakeup_fd(notify, warn_on_full_buffer=False)
+        self._watch(wakeup, lambda: self._reap(wakeup))
+
+    def _reap(self, wakeup: int) -> None:
+        os.read(wakeup, 4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            ended = self._children.pop(pid, None)
+            if ended is not None:
+                ended(code if code >= 0 else 128 - code)
+
+    def _container_ended(self, container: Container, exit_code: int) -> None:
+        for descriptor in list(container.output):
+            for _read in range(_DRAIN_READS):  # what is in the pipe belongs before the exit
+                if not select.select([descriptor], [], [], 0)[0]:
+                    break
+                if not self._read_output(container, descriptor):
+                    break
+        container.signal(signal.SIGKILL, everything=True)
+        record = container.ended(exit_code)
+        for connection in list(self._connections.values()):
+            self._send(connection, {"event": "exit", **record})
+
+    def _read_output(self, container: Container, descriptor: int) -> bool:
+        if descriptor in container.output and container.read_output(descriptor):
+            return True
+        if container.output.pop(descriptor, None) is not None:
+            self._unwatch(descriptor)
+            os.close(descriptor)
+        return False
+
+    # -- operations
+
+    def _create(self, request: dict[str, Any], descriptors: list[int], _connection: socket.socket) -> dict[str, Any]:
+        if request["container"]["id"] in self._containers:
+            raise AlreadyExists(f"container {request['container']['id']} exists")
+        failpoint.hit("monitor.create.begun")
+        container = Container(
+            request["container"], read_filter(descriptors), self._cgroups, self._directory
+        )
+        self._containers[container.id] = container
+        self._children[container.pid] = lambda code: self._container_ended(container, code)
+        for descriptor in container.output:
+            self._watch(descriptor, lambda fd=descriptor: self._read_output(container, fd))  # type: ignore[misc]
+        failpoint.hit("monitor.create.done")
+        return {"pid": container.pid}
+
+    def _start(self, request: dict[str, Any], _descriptors: list[int], _connection: socket.socket) -> dict[str, Any]:
+        return {"started_at": self._get(request).start()}
+
+    def _kill(self, request: dict[str, Any], _descriptors: list[int], _connection: socket.socket) -> dict[str, Any]:
+        self._get(request).signal(request["signal"], everything=request["everything"])
+        return {}
+
+    def _delete(self, request: dict[str, Any], _descriptors: list[int], _connection: socket.socket) -> dict[str, Any]:
+        container = self._containers.pop(request["container_id"], None)
+        if container is not None:
+            for descriptor in container.output:
+                self._unwatch(descriptor)
+            self._children.pop(container.pid, None)
+            self._cgroups.destroy(container.cgroup_path)
+            container.close()
+        for directory in ("containers", "exits"):
+            exit_record.remove(f"{self._directory}/{directory}", request["container_id"])
+        return {}
+
+    def _exec(self, request: dict[str, Any], descriptors: list[int], connection: socket.socket) -> dict[str, Any]:
+        container = self._get(request)
+        if container.status != "running":
+            raise FailedPrecondition(f"container {container.id} is {container.status}, not running")
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            pid, pidfd = container_exec.execute(
+                container_exec.ExecRequest(
+                    init_pidfd=container.pidfd,
+                    process=request["process"],
+                    stdio=(null, descriptors[0], descriptors[1]),
+                    seccomp=container.seccomp,
+                    cgroups=self._cgroups,
+                    cgroup_path=container.cgroup_path,
+                )
+            )
+        finally:
+            os.close(null)
+        os.close(pidfd)
+        event = {"event": "exec_exit", "exec_id": request["exec_id"]}
+        self._children[pid] = lambda code: self._send(connection, {**event, "exit_code": code})
+        return {"pid": pid}
+
+    def _exec_kill(self, request: dict[str, Any], _descriptors: list[int], _connection: socket.socket) -> dict[str, Any]:
+        container = self._get(request)
+        for pid in family(request["pid"], self._cgroups.processes(container.cgroup_path)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        return {}
+
+    def _reopen_log(self, request: dict[str, Any], _descriptors: list[int], _connection: socket.socket) -> dict[str, Any]:
+        self._get(request).reopen_log()
+        return {}
+
+    def _state(self, _request: dict[str, Any], _descriptors: list[int], _connection: socket.socket) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "init": self.pod_init,
+            "containers": [container.describe() for container in self._containers.values()],
+        }
+
+    def _shutdown(self, _request: dict[str, Any], _descriptors: list[int], _connection: socket.socket) -> dict[str, Any]:
+        for container in self._containers.values():
+            self._cgroups.destroy(container.cgroup_path)
+        failpoint.hit("monitor.shutdown.killed")
+        if self.pod_init:
+            os.kill(self.pod_init, signal.SIGKILL)
+            if self._spec["cgroup_path"]:
+                self._cgroups.destroy(self._spec["cgroup_path"])
+        self._is_ending = True
+        return {}
+
+    def _get(self, request: dict[str, Any]) -> Container:
+        container = self._containers.get(request["container_id"])
+        if container is None:
+            raise NotFound(f"container {request['container_id']} is not in this pod")
+        return container
+
+
+_OPERATIONS: dict[str, Any] = {
+    "create": Monitor._create,
+    "start": Monitor._start,
+    "kill": Monitor._kill,
+    "delete": Monitor._delete,
+    "exec": Monitor._exec,
+    "exec_kill": Monitor._exec_kill,
+    "reopen_log": Monitor._reopen_log,
+    "state": Monitor._state,
+    "shutdown": Monitor._shutdown,
+}
+
+
+def read_filter(descriptors: list[int]) -> bytes:
+    """The compiled seccomp program that came along, or b""."""
+    if not descriptors:
+        return b""
+    size = os.fstat(descriptors[0]).st_size
+    return os.pread(descriptors[0], size, 0)
+
+
+def family(leader: int, candidates: list[int]) -> list[int]:
+    """`leader`, the processes of its session, and all their descendants, among `candidates`."""
+    parents: dict[int, tuple[int, int]] = {}
+    for pid in candidates:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parents[pid] = (int(fields[1]), int(fields[3]))
+    found = {pid for pid, (_parent, session) in parents.items() if session == leader or pid == leader}
+    while True:
+        more = {pid for pid, (parent, _session) in parents.items() if parent in found} - found
+        if not more:
+            return sorted(found)
+        found |= more
+
+
+def _describe(error: Exception) -> dict[str, str]:
+    if isinstance(error, OSError):
+        error = from_oserror(error, errno.errorcode.get(error.errno or 0, "error"))
+    return {"kind": type(error).__name__, "message": str(error)}
+
+
+def _load(entry: str) -> Any:
+    module, _, attribute = entry.partition(":")
+    return getattr(sys.modules[module], attribute)

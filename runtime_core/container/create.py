@@ -5,13 +5,12 @@ Must run in a single-threaded process (the monitor, or the OCI command): it fork
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
+import re
 
-from runtime_core.container import init, messages
+from runtime_core.container import devices, messages, parent
+from runtime_core.container.parent import Init
 from runtime_core.errors import FailedPrecondition, InvalidArgument
-from runtime_core.kernel import failpoint, syscalls
+from runtime_core.kernel import failpoint, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,20 +18,19 @@ if TYPE_CHECKING:
 
     from runtime_core.interfaces.cgroup_manager import CgroupManager
 
-_FLAGS = {
-    "pid": syscalls.CLONE_NEWPID,
-    "mount": syscalls.CLONE_NEWNS,
-    "network": syscalls.CLONE_NEWNET,
-    "ipc": syscalls.CLONE_NEWIPC,
-    "uts": syscalls.CLONE_NEWUTS,
-}
-_PROC_NAMES = {"network": "net", "mount": "mnt"}
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,255}")
+#: What the specification has and this version does not do: better refused than left out in silence.
+_MISSING = ("timeOffsets", "intelRdt", "personality", "mountLabel")
+_MISSING_OF_PROCESS = ("scheduler", "ioPriority", "execCPUAffinity", "selinuxLabel")
 
 
 class CreateRequest:
-    """One container to create: its OCI spec, its root mount, its stdio, its cgroup."""
+    """One container to create: its OCI spec, its root mount, its stdio, its cgroup.
 
-    __slots__ = ("cgroup_path", "cgroups", "id", "root", "seccomp", "spec", "stdio")
+    `namespaces` are descriptors to join, by OCI type; they stand for a path in linux.namespaces.
+    """
+
+    __slots__ = ("cgroup_path", "cgroups", "id", "namespaces", "root", "seccomp", "spec", "stdio")
 
     def __init__(
         self,
@@ -44,18 +42,11 @@ class CreateRequest:
         seccomp: bytes,
         cgroups: CgroupManager,
         cgroup_path: str,
+        namespaces: dict[str, int] | None = None,
     ) -> None:
         self.id, self.spec, self.root, self.stdio = id, spec, root, stdio
         self.seccomp, self.cgroups, self.cgroup_path = seccomp, cgroups, cgroup_path
-
-
-class Init:
-    """A created container: its first process, and the channel that starts it."""
-
-    __slots__ = ("channel", "console", "pid", "pidfd")
-
-    def __init__(self, pid: int, pidfd: int, channel: socket.socket, console: int) -> None:
-        self.pid, self.pidfd, self.channel, self.console = pid, pidfd, channel, console
+        self.namespaces = namespaces or {}
 
 
 def create(request: CreateRequest) -> Init:
@@ -63,98 +54,52 @@ def create(request: CreateRequest) -> Init:
 
     Raises what init reported, with its step and path; then nothing is left of the container.
     """
-    linux = request.spec["linux"]
-    request.cgroups.create(request.cgroup_path, linux.get("resources") or {})
+    _check(request)
+    resources = devices.with_default_rules(request.spec["linux"].get("resources") or {})
+    request.cgroups.create(request.cgroup_path, resources)
     failpoint.hit("container.create.cgroup")
     try:
-        return _fork(request, linux.get("namespaces") or [])
+        return _set_up(request)
     except BaseException:
         request.cgroups.destroy(request.cgroup_path)
         raise
 
 
-def _fork(request: CreateRequest, namespaces: list[dict[str, str]]) -> Init:
-    ours, theirs = messages.pair()
-    joined = _to_join(namespaces)
-    flags = 0
-    for namespace in namespaces:
-        if not namespace.get("path"):
-            flags |= _FLAGS.get(namespace["type"], 0)
-            if namespace["type"] == "user":
-                raise InvalidArgument("linux.namespaces: a user namespace is not made by this version")
+def _set_up(request: CreateRequest) -> Init:
+    child = parent.fork(request)
+    failpoint.hit("container.create.forked")
     try:
-        pid, pidfd = _fork_joined(joined, flags) if joined else syscalls.clone3(flags, signal.SIGCHLD)
-        if pid == 0:
-            ours.close()
-            init.run(theirs, request.spec, request.root, request.seccomp, request.stdio)
-    finally:
-        for descriptor in joined:
-            os.close(descriptor)
-    theirs.close()
-    try:
-        request.cgroups.attach(request.cgroup_path, pid)
-        failpoint.hit("container.create.forked")
-        messages.send(ours, messages.JOINED)
-        kind, _payload, descriptors = messages.receive(ours)
+        kind, _payload, descriptors = messages.receive(child.channel)
         if kind != messages.CREATED:
             raise FailedPrecondition(f"container {request.id}: its init died while it was set up")
     except BaseException:
-        ours.close()
-        end(pid, pidfd)
+        child.channel.close()
+        parent.end(child.pid, child.pidfd)
         raise
-    return Init(pid, pidfd, ours, descriptors[0] if descriptors else -1)
+    if descriptors:
+        child.console = descriptors[0]
+    return child
 
 
-def _to_join(namespaces: list[dict[str, str]]) -> list[int]:
-    """Descriptors of the namespaces with a path that this process is not already in."""
-    found = []
-    for namespace in namespaces:
-        path = namespace.get("path")
-        if not path:
-            continue
-        name = _PROC_NAMES.get(namespace["type"], namespace["type"])
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        there, here = os.fstat(descriptor), os.stat(f"/proc/self/ns/{name}")
-        if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
-            os.close(descriptor)
-        else:
-            found.append(descriptor)
-    return found
-
-
-def _fork_joined(joined: list[int], flags: int) -> tuple[int, int]:
-    """Fork through a middle process that joins namespaces first; a PID namespace takes only children in."""
-    reader, writer = messages.pair()
-    middle = os.fork()
-    if middle == 0:
-        try:
-            for descriptor in joined:
-                syscalls.setns(descriptor, 0)
-            pid, pidfd = syscalls.clone3(flags | syscalls.CLONE_PARENT, 0)
-            if pid == 0:
-                writer.close()
-                reader.close()
-                return 0, -1
-            messages.send(writer, messages.PID, str(pid).encode(), (pidfd,))
-        except OSError as error:
-            messages.send_failure(writer, error, "joining namespaces")
-        os._exit(0)
-    writer.close()
-    try:
-        kind, payload, descriptors = messages.receive(reader)
-    finally:
-        reader.close()
-        os.waitpid(middle, 0)
-    if kind != messages.PID:
-        raise FailedPrecondition("the process that joins namespaces died")
-    return int(payload), descriptors[0]
-
-
-def end(pid: int, pidfd: int) -> None:
-    """Kill and reap a child that will not be used."""
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    os.close(pidfd)
-    os.waitpid(pid, 0)
+def _check(request: CreateRequest) -> None:
+    if not _ID.fullmatch(request.id):
+        raise InvalidArgument(f"container id {request.id!r} is not made of letters, digits, '_', '.' and '-'")
+    path = request.cgroup_path
+    if not path.startswith("/") or ".." in path.split("/"):
+        raise InvalidArgument(f"linux.cgroupsPath: {path!r} must be absolute, without '..'")
+    linux = request.spec["linux"]
+    seen = [entry["type"] for entry in linux.get("namespaces") or ()]
+    for kind in seen:
+        if kind not in namespaces.FLAGS:
+            raise InvalidArgument(f"linux.namespaces: {kind!r} is not supported")
+        if seen.count(kind) > 1:
+            raise InvalidArgument(f"linux.namespaces: {kind!r} is there twice")
+    if "mount" not in seen:
+        raise InvalidArgument("linux.namespaces: a container needs a mount namespace")
+    for owner, keys, values in (
+        ("linux", _MISSING, linux),
+        ("process", _MISSING_OF_PROCESS, request.spec["process"]),
+    ):
+        for key in keys:
+            if values.get(key):
+                raise InvalidArgument(f"{owner}.{key} is not supported")

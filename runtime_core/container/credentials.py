@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HIGHEST_ID = 2**31 - 1
-#: Python ignores these two, and an ignored signal stays ignored across exec.
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Credentials:
@@ -40,30 +38,44 @@ class Credentials:
         self.rlimits = [_rlimit(limit) for limit in process.get("rlimits") or ()]
         self.seccomp = seccomp
 
-    def apply(self) -> None:
-        """Become that user; only exec may follow."""
+    def take_user(self) -> None:
+        """Limits, signals, groups and ids. The capabilities stay until `take_privileges`."""
         for kind, soft, hard, name in self.rlimits:
             try:
                 resource.setrlimit(kind, (soft, hard))
             except (OSError, ValueError) as error:
                 raise PermissionDenied(f"process.rlimits: {name} cannot be set to {soft}:{hard}: {error}") from error
-        if self.oom_score_adj is not None:
-            adjust_oom_score(self.oom_score_adj)
+        restore_signals()
         os.umask(self.umask)
         capabilities.limit_bounding(self.bounding)
-        if self.seccomp and not self.no_new_privileges:
-            syscalls.seccomp_set_filter(self.seccomp)  # needs CAP_SYS_ADMIN, so before it goes
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
         os.setgroups(self.groups)
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
+
+    def take_privileges(self) -> None:
+        """Capabilities, no_new_privs and the seccomp filter; only exec may follow.
+
+        Without no_new_privs the filter needs CAP_SYS_ADMIN, so it is loaded before that goes, and
+        must allow capset and prctl (seccomp(2)).
+        """
+        if self.seccomp and not self.no_new_privileges:
+            _effective, permitted, _inheritable = syscalls.capget()
+            syscalls.capset(permitted, permitted, 0)  # setresuid has emptied the effective set
+            syscalls.seccomp_set_filter(self.seccomp)
         capabilities.apply(self.effective, self.permitted, self.ambient)
         if self.no_new_privileges:
             syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
             if self.seccomp:
                 syscalls.seccomp_set_filter(self.seccomp)
-        for number in _IGNORED_BY_PYTHON:
+
+
+def restore_signals() -> None:
+    """Nothing blocked, nothing ignored: exec would hand both on to the program."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in range(1, signal.NSIG):
+        if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
 
 

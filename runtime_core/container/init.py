@@ -6,25 +6,22 @@ that Python opened by name would be the container's.
 
 from __future__ import annotations
 
-import fcntl
+import gc
 import os
+import select
 import socket
-import struct
-import termios
 
-from runtime_core.container import messages, rootfs
-from runtime_core.container.credentials import Credentials
-from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, TrivetError
-from runtime_core.kernel import syscalls
+from runtime_core.container import messages, rootfs, sysctls
+from runtime_core.container.console import open_console
+from runtime_core.container.credentials import Credentials, adjust_oom_score
+from runtime_core.container.program import Program, give_stdio, take_stdio
+from runtime_core.kernel import failpoint, namespaces, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from runtime_core.container.create import CreateRequest
 
-_TIOCGPTPEER = 0x5441
-_TIOCSPTLCK = 0x40045431
 _SIGKILL = 9
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Step:
@@ -36,163 +33,170 @@ class Step:
         self.doing = "starting"
 
 
-def run(channel: socket.socket, spec: dict[str, Any], root: dict[str, Any], seccomp: bytes, stdio: tuple[int, int, int]) -> None:
-    """Set the container up, wait for START, execute. Never returns."""
+def run(channel: socket.socket, request: CreateRequest, joined: dict[str, int], made: set[str]) -> None:
+    """In the forked init: set the container up, wait for START, execute. Never returns."""
     step = Step()
     try:
-        _run(step, channel, spec, root, seccomp, stdio)
+        _Setup(step, channel, request, made).run(joined)
     except Exception as error:  # noqa: BLE001  the edge of a process: the parent raises it again
         messages.send_failure(channel, error, step.doing)
     os._exit(127)
 
 
-def _run(
-    step: Step,
+def run_through(
     channel: socket.socket,
-    spec: dict[str, Any],
-    root: dict[str, Any],
-    seccomp: bytes,
-    stdio: tuple[int, int, int],
+    parent: socket.socket,
+    request: CreateRequest,
+    joined: dict[str, int],
+    made: set[str],
 ) -> None:
-    # A created container may wait for long: it must not hold its monitor's other descriptors.
-    syscalls.close_all_except({channel.fileno(), *stdio})
+    """In a process between parent and init: gather from the host, enter the user namespace, fork the
+    init as the parent's child and send its PID to `parent`. Never returns."""
+    step = Step()
+    try:
+        _Setup(step, channel, request, made).run_through(joined, parent)
+    except Exception as error:  # noqa: BLE001  as above
+        messages.send_failure(parent, error, step.doing)
+        os._exit(127)
+    os._exit(0)
+
+
+def leave_parent(kept: set[int]) -> None:
+    """Give up what a fork has of its parent: descriptors, the session, the ability to be looked into.
+
+    The garbage collector stops: objects of the parent that it would find close descriptors by number.
+    """
+    gc.disable()
+    syscalls.close_all_except(kept)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
-    process = spec["process"]
-    credentials = Credentials(process, seccomp)
-    program = Program(process)
-    null = rootfs.host_null()
-    os.setsid()
-    syscalls.new_session_keyring("trivet")
-    _expect(channel, messages.JOINED)
-    step.doing = "entering namespaces"
-    new = {n["type"] for n in spec["linux"].get("namespaces") or () if not n.get("path")}
-    if "cgroup" in new:
-        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-    step.doing = "setting the hostname"
-    if "uts" in new and spec.get("hostname"):
-        name = spec["hostname"].encode()
-        syscalls.sethostname(name, len(name))
-    step.doing = "building the root file system"
-    if "mount" in new:
-        rootfs.enter(root, spec, null)
-    os.close(null)
-    step.doing = "setting sysctls"
-    write_sysctls(spec["linux"].get("sysctl") or {})
-    console = ()
-    if process.get("terminal"):
-        step.doing = "opening the terminal"
-        console = (_open_console(process.get("consoleSize") or {}, own_dev="mount" in new),)
-    else:
-        take_stdio(stdio)
-    step.doing = "taking on the user"
-    program.enter_directory()
-    messages.send(channel, messages.CREATED, b"", console)
-    for descriptor in console:
-        os.close(descriptor)
-    _expect(channel, messages.START)
-    credentials.apply()
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)  # after the credentials: a change of them clears it
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    os.umask(0)
+
+
+def become(credentials: Credentials, program: Program, channel: socket.socket) -> None:
+    """The last stretch of every process in a container: credentials, then exec."""
+    credentials.take_user()
+    # A change of ids clears this signal, so it is set again; a parent that died just before shows on the channel.
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
+    poller = select.poll()
+    poller.register(channel, select.POLLHUP)
+    if poller.poll(0):
+        os._exit(1)
     syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+    credentials.take_privileges()
     program.execute()
 
 
-class Program:
-    """What is executed: arguments, environment, directory; checked before the fork matters."""
+class _Setup:
+    """The steps of one container's init."""
 
-    __slots__ = ("arguments", "directory", "environment", "search")
+    __slots__ = ("channel", "credentials", "made", "program", "request", "step")
 
-    def __init__(self, process: dict[str, Any]) -> None:
-        self.arguments: list[str] = process.get("args") or []
-        if not self.arguments:
-            raise InvalidArgument("process.args is empty: neither the container nor its image names a program")
-        self.directory = process.get("cwd") or "/"
-        entries = process.get("env") or []
-        for field, values in (("process.args", self.arguments), ("process.env", entries)):
-            if any("\0" in value for value in values):
-                raise InvalidArgument(f"{field} contains a NUL character")
-        self.environment = dict(entry.partition("=")[::2] for entry in entries)
-        self.search = self.environment.get("PATH", _DEFAULT_PATH)
+    def __init__(self, step: Step, channel: socket.socket, request: CreateRequest, made: set[str]) -> None:
+        self.step, self.channel, self.request, self.made = step, channel, request, made
+        self.credentials = Credentials(request.spec["process"], request.seccomp)
+        self.program = Program(request.spec["process"])
 
-    def enter_directory(self) -> None:
+    def run(self, joined: dict[str, int]) -> None:
+        request = self.request
+        leave_parent({self.channel.fileno(), *request.stdio, *joined.values()})
+        self._enter_namespaces({kind: joined[kind] for kind in joined if kind != "pid"})
+        self.step.doing = "preparing the root file system"
+        tree = rootfs.gather(request.root, request.spec)
+        self._finish(tree, self.credentials.uid, joins_cgroups=True)
+
+    def run_through(self, joined: dict[str, int], parent: socket.socket) -> None:
+        request = self.request
+        leave_parent({self.channel.fileno(), parent.fileno(), *request.stdio, *joined.values()})
+        self.step.doing = "preparing the root file system"
+        tree = rootfs.gather(request.root, request.spec, joined["user"])
+        owner = rootfs.host_ids(joined["user"], self.credentials.uid, self.credentials.gid)[0]
+        give_stdio(request.stdio, owner)
+        self._adjust_oom_score()
+        self.step.doing = "joining cgroups"
+        request.cgroups.attach(request.cgroup_path, 0)
+        self._enter_namespaces(joined)
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        flags = syscalls.CLONE_PARENT
+        for kind in self.made - {"cgroup"}:
+            flags |= namespaces.FLAGS[kind]
+        pid, pidfd = syscalls.clone3(flags, 0)
+        if pid:
+            messages.send(parent, messages.PID, str(pid).encode(), (pidfd,))
+            return
+        parent.close()
         try:
-            os.chdir(self.directory)
-        except FileNotFoundError:
-            raise NotFound(f"process.cwd: {self.directory!r} does not exist") from None
-        # A leaked descriptor of a host directory shows here as "(unreachable)" (CVE-2024-21626).
-        if not os.getcwd().startswith("/"):
-            raise FailedPrecondition(f"process.cwd: {self.directory!r} is outside the container")
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
+            self._finish(tree, -1, joins_cgroups=False)
+        except Exception as error:  # noqa: BLE001  the edge of a process: the parent raises it again
+            messages.send_failure(self.channel, error, self.step.doing)
+            os._exit(127)
 
-    def execute(self) -> None:
-        """execve(2); returns never, raises with the reason of the first candidate that exists."""
-        name = self.arguments[0]
-        refused: OSError | None = None
-        for candidate in self._candidates(name):
-            try:
-                os.execve(candidate, self.arguments, self.environment)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                refused = refused or error
-        if refused is None:
-            raise NotFound(f'exec "{name}": no such file or directory')
-        kind = PermissionDenied if isinstance(refused, PermissionError) else TrivetError
-        raise kind(f'exec "{name}": {(refused.strerror or "").lower()}')
+    def _enter_namespaces(self, joined: dict[str, int]) -> None:
+        self.step.doing = "entering namespaces"
+        namespaces.join(joined)
+        for descriptor in joined.values():
+            os.close(descriptor)
 
-    def _candidates(self, name: str) -> list[str]:
-        if "/" in name:
-            return [name]
-        return [f"{directory or '.'}/{name}" for directory in self.search.split(":")]
+    def _finish(self, tree: rootfs.Tree, stdio_owner: int, *, joins_cgroups: bool) -> None:
+        spec = self.request.spec
+        os.setsid()
+        syscalls.new_session_keyring("trivet")
+        null = rootfs.host_null()
+        self.step.doing = "setting the hostname"
+        self._name_host()
+        self.step.doing = "setting sysctls"
+        sysctls.write(spec["linux"].get("sysctl") or {})
+        if joins_cgroups:
+            self._adjust_oom_score()
+        self.step.doing = "building the root file system"
+        rootfs.enter(tree, spec, null, lambda: self._join_cgroups(attach=joins_cgroups))
+        os.close(null)
+        console = self._take_streams(stdio_owner)
+        self.step.doing = "entering the working directory"
+        self.program.enter_directory()
+        messages.send(self.channel, messages.CREATED, b"", console)
+        for descriptor in console:
+            os.close(descriptor)
+        kind, _payload, _descriptors = messages.receive(self.channel)
+        if kind != messages.START:
+            os._exit(1)  # the parent has gone, or has given up
+        self.step.doing = "taking on the user"
+        failpoint.hit("container.init.exec")
+        become(self.credentials, self.program, self.channel)
 
+    def _name_host(self) -> None:
+        spec = self.request.spec
+        for key, call in (("hostname", syscalls.sethostname), ("domainname", syscalls.setdomainname)):
+            name = spec.get(key, "").encode()
+            if name and "uts" in self.made:
+                call(name, len(name))
 
-def take_stdio(stdio: tuple[int, int, int]) -> None:
-    """Make the three descriptors 0, 1 and 2."""
-    lifted = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in stdio]
-    for number, descriptor in enumerate(lifted):
-        os.dup2(descriptor, number)
+    def _adjust_oom_score(self) -> None:
+        self.step.doing = "setting oom_score_adj"
+        if self.credentials.oom_score_adj is not None:
+            adjust_oom_score(self.credentials.oom_score_adj)
 
+    def _join_cgroups(self, *, attach: bool) -> None:
+        self.step.doing = "joining cgroups"
+        if attach:
+            self.request.cgroups.attach(self.request.cgroup_path, 0)
+        if "cgroup" in self.made:
+            syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+        self.step.doing = "building the root file system"
 
-def write_sysctls(values: dict[str, str]) -> None:
-    """Write namespaced sysctls below /proc/sys, through a private procfs so that no mount can redirect them."""
-    if not values:
-        return
-    from_root = syscalls.fsopen("proc")
-    syscalls.fsconfig_create(from_root)
-    procfs = syscalls.fsmount(from_root)
-    flags = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_XDEV
-    for key, value in values.items():
-        path = "sys/" + (key if "/" in key else key.replace(".", "/"))
-        try:
-            descriptor = syscalls.openat2(procfs, path, os.O_WRONLY, 0, flags)
-            os.write(descriptor, value.encode())
-        except OSError as error:
-            raise InvalidArgument(f"sysctl {key}: cannot be set to {value!r}: {error.strerror}") from error
-        os.close(descriptor)
-    os.close(procfs)
-    os.close(from_root)
-
-
-def _open_console(size: dict[str, int], *, own_dev: bool) -> int:
-    """A terminal of the container's own devpts on 0, 1, 2 and /dev/console; its master."""
-    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-    # The peer by descriptor: /dev/pts/N could be replaced meanwhile (CVE-2025-52565).
-    peer = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    if size:
-        window = struct.pack("HHHH", size.get("height", 0), size.get("width", 0), 0, 0)
-        fcntl.ioctl(master, termios.TIOCSWINSZ, window)
-    if own_dev:
-        os.close(os.open("/dev/console", os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        tree = syscalls.open_tree(peer, "", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH)
-        target = os.open("/dev/console", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        syscalls.move_mount(tree, target)
-        os.close(tree)
-        os.close(target)
-    fcntl.ioctl(peer, termios.TIOCSCTTY, 0)
-    take_stdio((peer, peer, peer))
-    return master
+    def _take_streams(self, stdio_owner: int) -> tuple[int, ...]:
+        process = self.request.spec["process"]
+        if process.get("terminal"):
+            self.step.doing = "opening the terminal"
+            size = process.get("consoleSize") or {}
+            return (open_console(size, self.credentials.uid, at_dev_console=True),)
+        self.step.doing = "taking the standard streams"
+        take_stdio(self.request.stdio)
+        if stdio_owner >= 0:
+            give_stdio((0, 1, 2), stdio_owner)
+        return ()
 
 
-def _expect(channel: socket.socket, wanted: bytes) -> None:
-    kind, _payload, _descriptors = messages.receive(channel)
-    if kind != wanted:
-        os._exit(1)  # the parent has gone, or has given up

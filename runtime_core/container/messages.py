@@ -1,22 +1,23 @@
 """The whole conversation between a parent and the init it forked, over one SEQPACKET socket.
 
     init   → parent   CREATED (with the console's descriptor, if any) | FAILED
-    parent → init     JOINED   the cgroups are entered, go on past the cgroup namespace
     parent → init     START    execute the program
     init   → parent   end of file: the program runs | FAILED
 
-An exec'd process talks the same way: PID (with its pidfd), then end of file or FAILED.
+An exec'd process says CREATED too, does not wait, and then end of file or FAILED. A process
+between parent and init (see parent.py) says PID, with a pidfd, or FAILED, on a socket of its own.
 """
 
 from __future__ import annotations
 
+import array  # noqa: F401  socket.send_fds imports it when called, and in a container that would be its file
 import json
 import os
 import socket
 
 from runtime_core.errors import BY_NAME, TrivetError, from_oserror
 
-JOINED, START, CREATED, FAILED, PID = b"joined", b"start", b"created", b"failed", b"pid"
+START, CREATED, FAILED, PID = b"start", b"created", b"failed", b"pid"
 _MOST_BYTES = 16 * 1024
 
 

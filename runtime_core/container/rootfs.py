@@ -1,10 +1,12 @@
 """A container's file tree, built in its own mount namespace from descriptors alone.
 
-Theory of operation. The root file system is mounted detached, attached to an empty
-directory, and everything else is attached below it through O_PATH descriptors that were
-opened with openat2(RESOLVE_IN_ROOT): whatever the image or a volume holds, a target
-never leaves the root. Sources of bind mounts are cloned before the old root goes away.
-Since all of it exists only in this namespace, nothing is left when the container ends.
+Theory of operation. First, with the host's privileges and its view of paths, everything
+that comes from the host is cloned or mounted detached (`gather`). Then, in the container's
+own namespaces, the root is put on top of "/", and each mount on a descriptor below it that
+openat2(RESOLVE_IN_ROOT) found: whatever the image or a volume holds, a target never leaves
+the root (`enter`). All of it exists only in this namespace, so nothing is left when the
+container ends; and the old tree is private or slave before the first mount, so nothing
+reaches the host.
 """
 
 from __future__ import annotations
@@ -12,97 +14,106 @@ from __future__ import annotations
 import os
 import stat
 
-from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
+from runtime_core.container import cgroup_mounts, devices
+from runtime_core.container.mount_options import Options, propagation
+from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
 from runtime_core.kernel import mounts, paths, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-_SET = {
-    "ro": syscalls.MOUNT_ATTR_RDONLY,
-    "nosuid": syscalls.MOUNT_ATTR_NOSUID,
-    "nodev": syscalls.MOUNT_ATTR_NODEV,
-    "noexec": syscalls.MOUNT_ATTR_NOEXEC,
-    "noatime": syscalls.MOUNT_ATTR_NOATIME,
-    "strictatime": syscalls.MOUNT_ATTR_STRICTATIME,
-    "nodiratime": syscalls.MOUNT_ATTR_NODIRATIME,
-    "nosymfollow": syscalls.MOUNT_ATTR_NOSYMFOLLOW,
-}
-_CLEAR = {
-    "rw": syscalls.MOUNT_ATTR_RDONLY,
-    "suid": syscalls.MOUNT_ATTR_NOSUID,
-    "dev": syscalls.MOUNT_ATTR_NODEV,
-    "exec": syscalls.MOUNT_ATTR_NOEXEC,
-}
-_PROPAGATION = {
-    "private": syscalls.MS_PRIVATE,
-    "slave": syscalls.MS_SLAVE,
-    "shared": syscalls.MS_SHARED,
-    "unbindable": syscalls.MS_UNBINDABLE,
-}
-_IGNORED = {"bind", "rbind", "relatime", "defaults", "async", "norelatime"}
-_DEFAULT_DEVICES = (
-    ("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0),
-)  # fmt: skip
-_LINKS = (
-    ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx"),
-)  # fmt: skip
-_ATIME = syscalls.MOUNT_ATTR_NOATIME | syscalls.MOUNT_ATTR_STRICTATIME
+_RECURSIVE = syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
+#: Files below /proc that may be mounted over: what lxcfs provides.
+_PROC_FILES = frozenset(
+    f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
+)
 
 
-class Options:
-    """Mount options of the OCI runtime spec, sorted by what the kernel wants of them."""
+class Mount:
+    """One entry of `mounts`, and its detached tree once there is one."""
 
-    __slots__ = ("attributes", "cleared", "data", "is_recursive", "propagation", "recursive_attributes")
+    __slots__ = ("destination", "field", "is_directory", "kind", "options", "source", "tree")
 
-    def __init__(self, options: list[str], field: str) -> None:
-        self.attributes = self.cleared = self.recursive_attributes = 0
-        self.propagation: tuple[int, bool] = (0, False)
-        self.data: list[str] = []
-        self.is_recursive = "rbind" in options
-        for option in options:
-            self._take(option, field)
+    def __init__(self, entry: dict[str, Any], field: str) -> None:
+        destination = entry.get("destination") or ""
+        # runc takes a relative destination as one below "/", and old specs rely on it.
+        self.destination = "/" + "/".join(part for part in destination.split("/") if part not in ("", "."))
+        if not destination or ".." in self.destination.split("/"):
+            raise InvalidArgument(f"{field}.destination: {destination!r} is not a path without '..'")
+        self.field = field
+        self.options = Options(list(entry.get("options") or ()), field)
+        self.kind = entry.get("type") or ("bind" if self.options.is_bind else "")
+        if self.options.is_bind or self.kind in ("", "none"):
+            self.kind = "bind"
+        self.source = entry.get("source") or ""
+        if entry.get("uidMappings") or entry.get("gidMappings"):
+            self.options.is_idmapped = True
+        self.tree = -1
+        self.is_directory = True
 
-    def _take(self, option: str, field: str) -> None:
-        recursive = option[:1] == "r" and option[1:] in _SET or option[1:] in _PROPAGATION
-        if option in _SET:
-            self.attributes |= _SET[option]
-        elif option in _CLEAR:
-            self.cleared |= _CLEAR[option]
-        elif option in _PROPAGATION:
-            self.propagation = (_PROPAGATION[option], False)
-        elif recursive and option[1:] in _PROPAGATION:
-            self.propagation = (_PROPAGATION[option[1:]], True)
-        elif recursive:
-            self.recursive_attributes |= _SET[option[1:]]
-        elif option in ("idmap", "ridmap"):
-            raise InvalidArgument(f"{field}: option {option!r} needs a user namespace")
-        elif option not in _IGNORED:
-            self.data.append(option)
+    def describe(self) -> str:
+        source = f" from {self.source!r}" if self.kind == "bind" else f" of {self.kind}"
+        return f"{self.field}: mounting {self.destination!r}{source}"
 
 
-def enter(root: dict[str, Any], spec: dict[str, Any], null: int) -> None:
-    """Build the tree that `spec` describes on the root mount and make it this process's root.
+class Tree:
+    """What `gather` has brought from the host."""
 
-    `null` is a descriptor of the host's /dev/null, checked by `host_null`.
+    __slots__ = ("mounts", "root", "sysfs")
+
+    def __init__(self, root: int, found: list[Mount], sysfs: int) -> None:
+        self.root, self.mounts, self.sysfs = root, found, sysfs
+
+
+def gather(root: dict[str, Any], spec: dict[str, Any], user_namespace: int = -1) -> Tree:
+    """Clone and mount, detached, what needs the host's privileges: the root, bind mounts, /dev."""
+    found = [Mount(entry, f"mounts[{number}]") for number, entry in enumerate(spec.get("mounts") or ())]
+    try:
+        base = _idmapped_root(root, user_namespace) if user_namespace >= 0 else _root(root)
+    except OSError as error:
+        raise from_oserror(error, f"mounting the root file system ({root['type']})") from error
+    for mount in found:
+        try:
+            if mount.kind == "bind":
+                _clone(mount, user_namespace)
+            elif mount.kind == "tmpfs" and mount.destination == "/dev":
+                _make_dev(mount, spec, user_namespace)
+        except OSError as error:
+            raise from_oserror(error, mount.describe()) from error
+    sysfs = mounts.bind("/sys", recursive=True) if user_namespace >= 0 else -1
+    return Tree(base, found, sysfs)
+
+
+def enter(tree: Tree, spec: dict[str, Any], null: int, join_cgroups: Callable[[], None]) -> None:
+    """Attach `tree` and what belongs to the container's own namespaces, and make it this process's root.
+
+    `null` is a descriptor of the host's /dev/null, checked by `host_null`. `join_cgroups` is called
+    as late as possible: from then on this process counts against the container's memory limit.
     """
-    directory = spec["root"]["path"]
-    os.chdir("/")
-    propagate(spec["linux"].get("rootfsPropagation") or "rslave", directory)
-    base = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    mounts.attach(_root_mount(root), base)
-    os.close(base)
-    root_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for number, mount in enumerate(spec.get("mounts") or ()):
-        _mount(root_fd, mount, f"mounts[{number}]")
-    _populate_dev(root_fd, spec)
-    _make_working_directory(root_fd, spec)
-    _hide(root_fd, spec["linux"], null)
-    if spec["root"].get("readonly"):
-        syscalls.mount_setattr(root_fd, attr_set=syscalls.MOUNT_ATTR_RDONLY)
-    _pivot(root_fd)
+    mode, is_recursive = propagation(spec["linux"].get("rootfsPropagation") or "")
+    root = _attach_root(tree.root)
+    has_joined = False
+    for mount in tree.mounts:
+        if mount.kind in ("cgroup", "cgroup2") and not has_joined:
+            join_cgroups()  # its mounts show the cgroup namespace, whose root must be the container's cgroup
+            has_joined = True
+        try:
+            _mount(root, mount, tree.sysfs)
+        except OSError as error:
+            raise from_oserror(error, mount.describe()) from error
+    if not any(mount.destination == "/dev" for mount in tree.mounts):
+        _populate_image_dev(root, spec)
+    _make_working_directory(root, spec["process"].get("cwd") or "/")
+    _hide(root, spec["linux"], null)
+    if spec.get("root", {}).get("readonly"):
+        syscalls.mount_setattr(root, attr_set=syscalls.MOUNT_ATTR_RDONLY)
+    if mode != syscalls.MS_PRIVATE:
+        syscalls.mount_setattr(root, flags=_RECURSIVE if is_recursive else syscalls.AT_EMPTY_PATH, propagation=mode)
+    if not has_joined:
+        join_cgroups()
+    _pivot(root)
 
 
 def host_null() -> int:
@@ -114,183 +125,250 @@ def host_null() -> int:
     return descriptor
 
 
-def propagate(mode: str, directory: str) -> None:
-    """Cut this namespace off from the host, or leave it connected where a mount must reach the host."""
-    recursive = mode.startswith("r") and mode[1:] in _PROPAGATION
-    flags = _PROPAGATION.get(mode[1:] if recursive else mode)
-    if flags is None:
-        raise InvalidArgument(f"linux.rootfsPropagation: unknown mode {mode!r}")
-    syscalls.mount("", "/", "", flags | syscalls.MS_REC)
-    if flags == syscalls.MS_SHARED:
-        # The root itself must not appear on the host: the mount below it goes private.
-        parent = max((p for p in mounts.mounted() if _is_below(directory, p)), key=len)
-        syscalls.mount("", parent, "", syscalls.MS_PRIVATE)
-
-
-def _is_below(path: str, parent: str) -> bool:
-    return parent == "/" or path == parent or path.startswith(parent + "/")
-
-
-def _root_mount(root: dict[str, Any]) -> int:
-    if root["type"] == "overlay":
-        return mounts.overlay(list(root["lower"]), root["upper"], root["work"])
-    return mounts.clone(root["source"], recursive=True)
-
-
-def _mount(root: int, mount: dict[str, Any], field: str) -> None:
-    destination, kind = mount["destination"], mount.get("type") or "bind"
-    options = Options(list(mount.get("options") or ()), field)
-    _refuse_over_proc(destination, kind)
-    if kind in ("bind", "none") or "bind" in (mount.get("options") or ()) or options.is_recursive:
-        _bind(root, mount["source"], destination, options, field)
-    elif kind == "cgroup":
-        _mount_cgroups(root, destination, options)
-    else:
-        tree = mounts.filesystem(kind, options.data, options.attributes, mount.get("source") or kind)
-        _attach(root, tree, destination, options, is_directory=True)
-
-
-def _refuse_over_proc(destination: str, kind: str) -> None:
-    parts = [part for part in destination.split("/") if part and part != "."]
-    if parts == ["proc"] and kind != "proc":
-        raise InvalidArgument(f"a mount over {destination!r} would hide procfs (CVE-2019-16884)")
-
-
-def _bind(root: int, source: str, destination: str, options: Options, field: str) -> None:
+def host_ids(user_namespace: int, uid: int, gid: int) -> tuple[int, int]:
+    """What the ids `uid` and `gid` of the user namespace are on the host: an idmapped mount shows it."""
+    tree = mounts.filesystem("tmpfs", (f"uid={uid}", f"gid={gid}", "nr_inodes=1"))
     try:
-        tree = mounts.clone(source, recursive=options.is_recursive)
-    except FileNotFoundError:
-        raise NotFound(f"{field}.source: {source!r} does not exist") from None
-    is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
-    if options.attributes or options.cleared:
-        cleared = options.cleared
-        if options.attributes & _ATIME:
-            cleared |= syscalls.MOUNT_ATTR__ATIME
-        syscalls.mount_setattr(tree, attr_set=options.attributes, attr_clr=cleared & ~options.attributes)
-    _attach(root, tree, destination, options, is_directory=is_directory)
-
-
-def _attach(root: int, tree: int, destination: str, options: Options, *, is_directory: bool) -> None:
-    target = _target(root, destination, is_directory=is_directory)
-    try:
-        if options.recursive_attributes:
-            flags = syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
-            syscalls.mount_setattr(tree, flags=flags, attr_set=options.recursive_attributes)
-        mounts.attach(tree, target)
-        kind, recursive = options.propagation
-        if kind:
-            flags = syscalls.AT_EMPTY_PATH | (syscalls.AT_RECURSIVE if recursive else 0)
-            syscalls.mount_setattr(tree, flags=flags, propagation=kind)
+        mounts.idmap(tree, user_namespace)
+        status = os.fstat(tree)
+        return status.st_uid, status.st_gid
     finally:
         os.close(tree)
-        os.close(target)
 
 
-def _target(root: int, destination: str, *, is_directory: bool) -> int:
-    if not is_directory:
-        return paths.make_file(root, destination)
-    target = paths.make_directories(root, destination)
-    if destination.strip("/") in ("proc", "sys"):
-        # A symlinked /proc or /sys in the image must not redirect the mount (CVE-2019-19921).
-        os.close(target)
-        return syscalls.openat2(
-            root, destination.strip("/"), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, 0, syscalls.RESOLVE_NO_SYMLINKS
+def _root(root: dict[str, Any]) -> int:
+    if root["type"] == "bind":
+        tree = mounts.bind(root["source"], recursive=True)
+    elif root["type"] == "overlay":
+        lower = list(root["lower"])
+        if not root.get("upper") and len(lower) == 1:
+            tree = mounts.bind(lower[0])  # overlayfs wants two layers where there is no upper one
+        else:
+            tree = mounts.overlay(lower, root.get("upper") or "", root.get("work") or "")
+    else:
+        raise InvalidArgument(f"root.type: {root['type']!r} is neither overlay nor bind")
+    if root.get("read_only"):
+        syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY)
+    return tree
+
+
+def _idmapped_root(root: dict[str, Any], user_namespace: int) -> int:
+    """The root with the owners that the user namespace shows as the image's; the disk keeps the image's ids."""
+    if root["type"] != "overlay" or not root.get("upper"):
+        tree = _root(root)
+        mounts.idmap(tree, user_namespace, recursive=root["type"] == "bind")
+        return tree
+    opened: list[int] = []
+    try:
+        for directory in root["lower"]:
+            opened.append(mounts.bind(directory))
+            mounts.idmap(opened[-1], user_namespace)
+        # Upper and work must be on one mount, so it is the directory above both that is cloned.
+        above = os.path.commonpath((root["upper"], root["work"]))
+        opened.append(mounts.bind(above))
+        mounts.idmap(opened[-1], user_namespace)
+        pair = [_below(opened[-1], above, path) for path in (root["upper"], root["work"])]
+        opened += pair
+        return _mount_as_container_root(opened[: len(root["lower"])], pair, user_namespace)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _below(tree: int, above: str, path: str) -> int:
+    return os.open(os.path.relpath(path, above), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tree)
+
+
+def _mount_as_container_root(lower: list[int], pair: list[int], user_namespace: int) -> int:
+    """overlayfs makes files of its own as who mounted it, and through idmapped layers only ids of the
+    user namespace can be written: so the mounter's file-system ids are those of the container's root."""
+    uid, gid = host_ids(user_namespace, 0, 0)
+    bits = syscalls.prctl(syscalls.PR_GET_SECUREBITS)
+    syscalls.prctl(syscalls.PR_SET_SECUREBITS, bits | syscalls.SECBIT_NO_SETUID_FIXUP)  # else capabilities go
+    before = syscalls.setfsuid(uid), syscalls.setfsgid(gid)
+    try:
+        return mounts.overlay(lower, pair[0], pair[1])
+    finally:
+        syscalls.setfsuid(before[0])
+        syscalls.setfsgid(before[1])
+        syscalls.prctl(syscalls.PR_SET_SECUREBITS, bits)
+
+
+def _clone(mount: Mount, user_namespace: int) -> None:
+    options = mount.options
+    if not mount.source.startswith("/"):
+        raise InvalidArgument(f"{mount.field}.source: {mount.source!r} is not an absolute path")
+    try:
+        mount.tree = mounts.clone(mount.source, recursive=options.is_recursive)
+    except FileNotFoundError:
+        raise NotFound(f"{mount.field}.source: {mount.source!r} does not exist") from None
+    mount.is_directory = stat.S_ISDIR(os.fstat(mount.tree).st_mode)
+    # The clone is still a peer of the host's mount: without an option it becomes private, whatever that was.
+    recursive = options.recursive_propagation or (0 if options.propagation else syscalls.MS_PRIVATE)
+    if recursive or options.recursive_attributes or options.recursive_cleared:
+        syscalls.mount_setattr(
+            mount.tree, flags=_RECURSIVE, propagation=recursive,
+            attr_set=options.recursive_attributes, attr_clr=options.recursive_cleared,
+        )  # fmt: skip
+    if options.attributes or options.cleared or options.propagation:
+        syscalls.mount_setattr(
+            mount.tree, attr_set=options.attributes, attr_clr=options.cleared, propagation=options.propagation
         )
+    if options.is_idmapped:
+        if user_namespace < 0:
+            raise InvalidArgument(f"{mount.field}: an idmapped mount needs a user namespace")
+        mounts.idmap(mount.tree, user_namespace, recursive=options.is_recursive)
+
+
+def _make_dev(mount: Mount, spec: dict[str, Any], user_namespace: int) -> None:
+    """/dev as a tmpfs with its devices, made where mknod(2) is allowed, and never in the image's directory."""
+    mount.tree = mounts.filesystem("tmpfs", mount.options.data, mount.options.attributes, "tmpfs")
+    devices.populate(mount.tree, spec["linux"].get("devices") or [])
+    if user_namespace >= 0:
+        mounts.idmap(mount.tree, user_namespace)
+
+
+def _attach_root(tree: int) -> int:
+    """Put the root on top of "/", cut off from the host; its descriptor as a directory."""
+    os.chdir("/")
+    syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
+    syscalls.mount("", "/", "", syscalls.MS_PRIVATE)
+    top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    mounts.attach(tree, top)
+    os.close(top)
+    return tree
+
+
+def _mount(root: int, mount: Mount, sysfs: int) -> None:
+    if mount.kind in ("cgroup", "cgroup2"):
+        cgroup_mounts.mount(root, mount.destination, mount.options)
+        return
+    target = _target(root, mount)
+    try:
+        if mount.tree < 0:
+            mount.tree = _own_filesystem(mount, sysfs)
+        mounts.attach(mount.tree, target)
+    finally:
+        os.close(target)
+        if mount.tree >= 0:
+            os.close(mount.tree)
+            mount.tree = -1
+
+
+def _own_filesystem(mount: Mount, sysfs: int) -> int:
+    """A new file system that belongs to this process's namespaces."""
+    options = mount.options
+    try:
+        return mounts.filesystem(mount.kind, options.data, options.attributes, mount.source or mount.kind)
+    except PermissionError:
+        if mount.kind != "sysfs" or sysfs < 0:
+            raise
+    # In a user namespace that does not own the network namespace the host's /sys serves, read-only.
+    syscalls.mount_setattr(sysfs, flags=_RECURSIVE, attr_set=options.attributes | syscalls.MOUNT_ATTR_RDONLY)
+    return sysfs
+
+
+def _target(root: int, mount: Mount) -> int:
+    """O_PATH descriptor of where the mount goes, made when it is missing."""
+    if mount.destination == "/":
+        raise InvalidArgument(f"{mount.field}.destination: '/' is the root itself")
+    if mount.destination in ("/proc", "/sys"):
+        return _plain_directory(root, mount)
+    if mount.is_directory:
+        target = paths.make_directories(root, mount.destination)
+    else:
+        target = paths.make_file(root, mount.destination)
+    if syscalls.filesystem_type(target) == syscalls.PROC_SUPER_MAGIC and mount.destination not in _PROC_FILES:
+        os.close(target)
+        raise InvalidArgument(f"{mount.field}.destination: {mount.destination!r} is within procfs")
     return target
 
 
-def _mount_cgroups(root: int, destination: str, options: Options) -> None:
-    """/sys/fs/cgroup as the cgroup namespace shows it: one mount (v2) or one per controller (v1)."""
-    with open("/proc/self/cgroup") as file:
-        hierarchies = [line.rstrip("\n").split(":", 2)[1] for line in file]
-    if hierarchies == [""]:
-        tree = mounts.filesystem("cgroup2", (), options.attributes, "cgroup")
-        _attach(root, tree, destination, options, is_directory=True)
-        return
-    base = mounts.filesystem("tmpfs", ("mode=755",), options.attributes & ~syscalls.MOUNT_ATTR_RDONLY)
-    _attach(root, base, destination, Options([], ""), is_directory=True)
-    for controllers in filter(None, hierarchies):
-        name = controllers.removeprefix("name=")
-        tree = mounts.filesystem("cgroup", controllers.split(","), options.attributes, "cgroup")
-        _attach(root, tree, f"{destination}/{name}", Options([], ""), is_directory=True)
-        for alias in name.split(",") if "," in name else ():
-            directory = paths.make_directories(root, destination)
-            os.symlink(name, alias, dir_fd=directory)
-            os.close(directory)
-    if options.attributes & syscalls.MOUNT_ATTR_RDONLY:
-        target = paths.open_in_root(root, destination, os.O_PATH | os.O_DIRECTORY)
-        syscalls.mount_setattr(target, attr_set=syscalls.MOUNT_ATTR_RDONLY)
-        os.close(target)
+def _plain_directory(root: int, mount: Mount) -> int:
+    """/proc or /sys: a symlink in the image must not redirect the mount (CVE-2019-19921), and only the
+    real thing may be there, lest LSM labels and sysctls are written to a fake (CVE-2019-16884)."""
+    wanted = {"/proc": "proc", "/sys": "sysfs"}[mount.destination]
+    is_fake = mount.kind != wanted
+    if is_fake and wanted == "proc" and mount.kind == "bind":
+        is_fake = syscalls.filesystem_type(mount.tree) != syscalls.PROC_SUPER_MAGIC
+    if is_fake and wanted == "proc":
+        raise InvalidArgument(f"{mount.field}.destination: only procfs may be mounted at '/proc'")
+    name = mount.destination[1:]
+    try:
+        os.mkdir(name, 0o755, dir_fd=root)
+    except OSError as error:
+        if error.errno not in (17, 30):  # EEXIST; EROFS: then it is there, or the next call says so
+            raise
+    try:
+        return syscalls.openat2(
+            root, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, 0,
+            syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS,
+        )  # fmt: skip
+    except (NotADirectoryError, OSError) as error:
+        if error.errno in (20, 40):  # ENOTDIR, ELOOP
+            raise InvalidArgument(f"{mount.destination!r} of the image is not a real directory") from None
+        raise
 
 
-def _populate_dev(root: int, spec: dict[str, Any]) -> None:
-    """Default and configured devices, on a /dev that is our own tmpfs and never the image's directory."""
-    if not any(m["destination"].rstrip("/") == "/dev" and m.get("type") == "tmpfs" for m in spec.get("mounts") or ()):
-        return
-    dev = paths.open_in_root(root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
-    for name, major, minor in _DEFAULT_DEVICES:
-        _make_node(dev, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), 0, 0)
-    for device in spec["linux"].get("devices") or ():
-        _make_device(root, device)
-    for name, target in _LINKS:
-        os.symlink(target, name, dir_fd=dev)
-    os.close(dev)
-
-
-def _make_device(root: int, device: dict[str, Any]) -> None:
-    head, _, name = device["path"].rpartition("/")
-    kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}.get(device["type"])
-    if kind is None:
-        raise InvalidArgument(f"linux.devices: {device['path']!r} has unknown type {device['type']!r}")
-    parent = paths.make_directories(root, head)
-    number = os.makedev(device.get("major", 0), device.get("minor", 0))
-    mode = kind | (device.get("fileMode") or 0o666) & 0o7777
-    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-    os.close(parent)
-    _make_node(directory, name, mode, number, device.get("uid") or 0, device.get("gid") or 0)
+def _populate_image_dev(root: int, spec: dict[str, Any]) -> None:
+    """Without a mount at /dev the devices go into the image's own, which must not be a symlink (CVE-2026-41579)."""
+    os.close(paths.make_directories(root, "dev"))
+    flags = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
+    try:
+        directory = syscalls.openat2(root, "dev", os.O_RDONLY | os.O_DIRECTORY, 0, flags)
+    except OSError as error:
+        raise InvalidArgument("'/dev' of the image is not a real directory") from error
+    devices.populate(directory, spec["linux"].get("devices") or [])
     os.close(directory)
 
 
-def _make_node(directory: int, name: str, mode: int, number: int, uid: int, gid: int) -> None:
-    try:
-        os.mknod(name, mode, number, dir_fd=directory)
-    except FileExistsError:
-        return  # a device of the same name was asked for twice, or bound there by a mount
-    node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    os.chmod(f"/proc/self/fd/{node}", mode & 0o7777)  # mknod obeys the umask
-    os.chown(f"/proc/self/fd/{node}", uid, gid)
-    os.close(node)
-
-
-def _make_working_directory(root: int, spec: dict[str, Any]) -> None:
-    directory = spec["process"].get("cwd") or "/"
+def _make_working_directory(root: int, directory: str) -> None:
     try:
         os.close(paths.open_in_root(root, directory, os.O_PATH | os.O_DIRECTORY))
     except FileNotFoundError:
         os.close(paths.make_directories(root, directory))
+    except NotADirectoryError:
+        raise InvalidArgument(f"process.cwd: {directory!r} is not a directory") from None
+    except OSError as error:
+        raise from_oserror(error, f"process.cwd {directory!r}") from error
 
 
 def _hide(root: int, linux: dict[str, Any], null: int) -> None:
     for path in linux.get("maskedPaths") or ():
-        target = _existing(root, path)
-        if target < 0:
-            continue
+        _cover(root, path, null)
+    for path in linux.get("readonlyPaths") or ():
+        _make_read_only(root, path)
+
+
+def _cover(root: int, path: str, null: int) -> None:
+    target = _existing(root, path)
+    if target < 0:
+        return
+    try:
         if stat.S_ISDIR(os.fstat(target).st_mode):
-            tree = mounts.filesystem("tmpfs", ("size=0", "mode=755"), syscalls.MOUNT_ATTR_RDONLY)
+            tree = mounts.filesystem("tmpfs", ("nr_blocks=1", "nr_inodes=1", "mode=755"), syscalls.MOUNT_ATTR_RDONLY)
         else:
             tree = mounts.clone("", directory=null)
         mounts.attach(tree, target)
         os.close(tree)
+    except OSError as error:
+        raise from_oserror(error, f"linux.maskedPaths: masking {path!r}") from error
+    finally:
         os.close(target)
-    for path in linux.get("readonlyPaths") or ():
-        target = _existing(root, path)
-        if target < 0:
-            continue
+
+
+def _make_read_only(root: int, path: str) -> None:
+    target = _existing(root, path)
+    if target < 0:
+        return
+    try:
         tree = mounts.clone("", directory=target, recursive=True)
-        flags = syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
-        syscalls.mount_setattr(tree, flags=flags, attr_set=syscalls.MOUNT_ATTR_RDONLY)
+        syscalls.mount_setattr(tree, flags=_RECURSIVE, attr_set=syscalls.MOUNT_ATTR_RDONLY)
         mounts.attach(tree, target)
         os.close(tree)
+    except OSError as error:
+        raise from_oserror(error, f"linux.readonlyPaths: {path!r}") from error
+    finally:
         os.close(target)
 
 
@@ -307,7 +385,7 @@ def _pivot(root: int) -> None:
     os.fchdir(root)
     os.close(root)
     syscalls.pivot_root(".", ".")
-    # The old root lies under the new one now. Its unmounting must not travel back to the host.
+    # The old root lies on top of the new one now. Its unmounting must not travel anywhere.
     syscalls.mount("", ".", "", syscalls.MS_SLAVE | syscalls.MS_REC)
     syscalls.umount2(".", syscalls.MNT_DETACH)
     os.chdir("/")

@@ -6,6 +6,7 @@ descriptor, never on a path that somebody could have swapped.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from runtime_core.kernel import syscalls
@@ -13,6 +14,8 @@ from runtime_core.kernel import syscalls
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_RECURSIVE = syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
 
 
 def filesystem(fstype: str, options: Iterable[str] = (), attributes: int = 0, source: str = "") -> int:
@@ -29,24 +32,52 @@ def filesystem(fstype: str, options: Iterable[str] = (), attributes: int = 0, so
                 syscalls.fsconfig_flag(context, key)
         syscalls.fsconfig_create(context)
         return syscalls.fsmount(context, attributes)
+    except OSError as error:
+        raise _with_reason(context, error) from error
     finally:
         os.close(context)
 
 
-def overlay(lower: list[str], upper: str = "", work: str = "", attributes: int = 0) -> int:
-    """An overlay of `lower`, highest layer first (kernel doc filesystems/overlayfs)."""
+def overlay(
+    lower: Iterable[str | int], upper: str | int = "", work: str | int = "", attributes: int = 0
+) -> int:
+    """An overlay of `lower`, highest layer first (kernel doc filesystems/overlayfs). A layer may be
+    an O_PATH descriptor, for instance one of a detached mount."""
     context = syscalls.fsopen("overlay")
     try:
         syscalls.fsconfig_string(context, "source", "overlay")
-        for directory in lower:
-            syscalls.fsconfig_string(context, "lowerdir+", directory)
+        for layer in lower:
+            _set_layer(context, "lowerdir+", layer)
         if upper:
-            syscalls.fsconfig_string(context, "upperdir", upper)
-            syscalls.fsconfig_string(context, "workdir", work)
+            _set_layer(context, "upperdir", upper)
+            _set_layer(context, "workdir", work)
         syscalls.fsconfig_create(context)
         return syscalls.fsmount(context, attributes)
+    except OSError as error:
+        raise _with_reason(context, error) from error
     finally:
         os.close(context)
+
+
+def _set_layer(context: int, key: str, layer: str | int) -> None:
+    if isinstance(layer, str):
+        syscalls.fsconfig_string(context, key, layer)
+        return
+    try:
+        syscalls.fsconfig_fd(context, key, layer)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        syscalls.fsconfig_string(context, key, f"/proc/self/fd/{layer}")  # before Linux 6.13
+
+
+def _with_reason(context: int, error: OSError) -> OSError:
+    """The same error with what the file system itself says (fsconfig(2), "log"), when it says something."""
+    try:
+        said = os.read(context, 512).decode(errors="replace").strip()
+    except OSError:
+        return error  # ENODATA: nothing
+    return OSError(error.errno, f"{error.strerror} ({said.removeprefix('e ')})", error.filename)
 
 
 def clone(path: str, *, recursive: bool = False, directory: int = syscalls.AT_FDCWD) -> int:
@@ -57,6 +88,23 @@ def clone(path: str, *, recursive: bool = False, directory: int = syscalls.AT_FD
     if not path:
         flags |= syscalls.AT_EMPTY_PATH
     return syscalls.open_tree(directory, path, flags)
+
+
+def bind(path: str, *, recursive: bool = False) -> int:
+    """A clone that no longer exchanges mounts with where it came from."""
+    tree = clone(path, recursive=recursive)
+    syscalls.mount_setattr(tree, flags=_RECURSIVE, propagation=syscalls.MS_PRIVATE)
+    return tree
+
+
+def tmpfs(options: Iterable[str] = (), attributes: int = 0) -> int:
+    return filesystem("tmpfs", options, attributes, "tmpfs")
+
+
+def idmap(tree: int, user_namespace: int, *, recursive: bool = False) -> None:
+    """Show the owners in a detached `tree` as `user_namespace` maps them (mount_setattr(2))."""
+    flags = _RECURSIVE if recursive else syscalls.AT_EMPTY_PATH
+    syscalls.mount_setattr(tree, flags=flags, attr_set=syscalls.MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
 
 
 def attach(mount: int, target: int) -> None:
@@ -89,5 +137,5 @@ def unmount_below(prefix: str) -> None:
         try:
             syscalls.umount2(point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
         except OSError as error:
-            if error.errno not in (2, 22):  # ENOENT, EINVAL: gone meanwhile
+            if error.errno not in (errno.ENOENT, errno.EINVAL):  # gone meanwhile
                 raise

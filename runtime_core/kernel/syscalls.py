@@ -63,6 +63,7 @@ RESOLVE_BENEATH, RESOLVE_IN_ROOT = 8, 16
 # prctl(2)
 PR_SET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 1, 3, 4, 8
 PR_SET_NAME, PR_GET_SECCOMP, PR_SET_SECCOMP, PR_CAPBSET_READ, PR_CAPBSET_DROP = 15, 21, 22, 23, 24
+PR_GET_SECUREBITS, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 27, 28, 4
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
 PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 
@@ -71,6 +72,9 @@ SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 2, 4
 
 CLOSE_RANGE_CLOEXEC = 4
+
+# statfs(2)
+PROC_SUPER_MAGIC = 0x9FA0
 
 _NR_OPEN_TREE, _NR_MOVE_MOUNT, _NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 428, 429, 430, 431, 432
 _NR_CLONE3, _NR_CLOSE_RANGE, _NR_OPENAT2, _NR_MOUNT_SETATTR = 435, 436, 437, 442
@@ -123,8 +127,12 @@ _umount2 = _declare("umount2", ctypes.c_char_p, ctypes.c_int)
 _prctl = _declare(
     "prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong
 )
+syncfs = _declare("syncfs", ctypes.c_int)
 sethostname = _declare("sethostname", ctypes.c_char_p, ctypes.c_size_t)
 setdomainname = _declare("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
+_fstatfs = _declare("fstatfs", ctypes.c_int, ctypes.c_void_p)
+setfsuid = _libc["setfsuid"]  # both return the id before and cannot fail
+setfsgid = _libc["setfsgid"]
 
 
 def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
@@ -148,6 +156,13 @@ def umount2(target: str, flags: int = 0) -> None:
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     return _prctl(option, arg2, arg3, arg4, arg5)
+
+
+def filesystem_type(descriptor: int) -> int:
+    """f_type of fstatfs(2), such as PROC_SUPER_MAGIC; descriptors of O_PATH will do."""
+    buffer = (ctypes.c_long * 32)()
+    _fstatfs(descriptor, ctypes.addressof(buffer))
+    return buffer[0]
 
 
 def set_process_name(name: str) -> None:

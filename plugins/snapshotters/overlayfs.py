@@ -1,0 +1,160 @@
+"""trivet.snapshotter overlayfs: a directory per layer, an upper directory per container.
+
+    layers/<hex>/fs         a committed layer, hex = first 32 digits of its chain ID
+    stage/<hex>/fs          one that is being unpacked
+    snapshots/<key>/…       upper, work, and the chain IDs that it stands on
+    trash/                  renamed away, deleted in the background
+
+It mounts nothing: a container's init mounts the overlay in its own mount namespace.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime_core.errors import AlreadyExists, InvalidArgument, NotFound, from_oserror
+from runtime_core.interfaces.runtime import RootMount
+from runtime_core.interfaces.snapshotter import Usage
+from runtime_core.kernel import failpoint
+
+
+class OverlayfsSnapshotter:
+    """See runtime_core.interfaces.snapshotter."""
+
+    def __init__(self, root: Path) -> None:
+        self._layers, self._stages = root / "layers", root / "stage"
+        self._snapshots, self._trash = root / "snapshots", root / "trash"
+        for directory in (root, self._layers, self._stages, self._snapshots, self._trash):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for entry in self._stages.iterdir():
+            self._discard(entry)
+        self._empty_trash()
+
+    def stage(self, chain_id: str, parent: str) -> str:
+        if parent and not self.has(parent):
+            raise NotFound(f"parent layer {parent} is not committed")
+        directory = self._stages / _short(chain_id)
+        self._discard(directory)
+        (directory / "fs").mkdir(mode=0o755, parents=True)
+        (directory / "chain").write_text(chain_id)
+        return str(directory / "fs")
+
+    def commit(self, chain_id: str) -> None:
+        stage, layer = self._stages / _short(chain_id), self._layers / _short(chain_id)
+        if layer.exists():
+            self.abandon(chain_id)
+            return
+        descriptor = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        failpoint.hit("snapshotter.commit.before")
+        try:
+            stage.rename(layer)
+        except OSError as error:
+            raise from_oserror(error, f"committing layer {chain_id}") from error
+
+    def abandon(self, chain_id: str) -> None:
+        self._discard(self._stages / _short(chain_id))
+
+    def has(self, chain_id: str) -> bool:
+        return (self._layers / _short(chain_id)).is_dir()
+
+    def layers(self) -> list[str]:
+        return [(entry / "chain").read_text() for entry in self._layers.iterdir()]
+
+    def remove_layer(self, chain_id: str) -> None:
+        self._discard(self._layers / _short(chain_id))
+
+    def prepare(self, key: str, chain_ids: Sequence[str], *, read_only: bool = False) -> RootMount:
+        directory = self._snapshots / _checked(key)
+        try:
+            directory.mkdir(mode=0o700)
+        except FileExistsError:
+            raise AlreadyExists(f"snapshot {key} exists") from None
+        (directory / "upper").mkdir(mode=0o755)
+        (directory / "work").mkdir(mode=0o700)
+        (directory / "layers").write_text(json.dumps(list(chain_ids)))
+        return self._mount(directory, chain_ids, read_only=read_only)
+
+    def view(self, chain_ids: Sequence[str]) -> RootMount:
+        return RootMount(type="overlay", lower=self._lower(chain_ids), read_only=True)
+
+    def mount(self, key: str) -> RootMount:
+        directory = self._snapshots / _checked(key)
+        try:
+            chain_ids = json.loads((directory / "layers").read_text())
+        except FileNotFoundError:
+            raise NotFound(f"snapshot {key} does not exist") from None
+        return self._mount(directory, chain_ids, read_only=False)
+
+    def remove(self, key: str) -> None:
+        self._discard(self._snapshots / _checked(key))
+
+    def snapshots(self) -> list[str]:
+        return [entry.name for entry in self._snapshots.iterdir()]
+
+    def usage(self, key: str) -> Usage:
+        size = inodes = 0
+        pending = [str(self._snapshots / _checked(key) / "upper")]
+        while pending:
+            try:
+                with os.scandir(pending.pop()) as entries:
+                    for entry in entries:
+                        inodes += 1
+                        status = entry.stat(follow_symlinks=False)
+                        size += status.st_blocks * 512
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(entry.path)
+            except FileNotFoundError:
+                continue
+        return Usage(size, inodes)
+
+    def layer_directories(self, chain_ids: Sequence[str]) -> list[str]:
+        """Directories of the layers, topmost first."""
+        return self._lower(chain_ids)
+
+    def _mount(self, directory: Path, chain_ids: Sequence[str], *, read_only: bool) -> RootMount:
+        return RootMount(
+            type="overlay",
+            lower=self._lower(chain_ids),
+            upper=str(directory / "upper"),
+            work=str(directory / "work"),
+            read_only=read_only,
+        )
+
+    def _lower(self, chain_ids: Sequence[str]) -> list[str]:
+        return [str(self._layers / _short(chain_id) / "fs") for chain_id in reversed(chain_ids)]
+
+    def _discard(self, path: Path) -> None:
+        """Out of sight at once, off the disk soon."""
+        target = self._trash / uuid.uuid4().hex
+        try:
+            path.rename(target)
+        except FileNotFoundError:
+            return
+        threading.Thread(target=shutil.rmtree, args=(target,), kwargs={"ignore_errors": True}, daemon=True).start()
+
+    def _empty_trash(self) -> None:
+        for entry in self._trash.iterdir():
+            threading.Thread(target=shutil.rmtree, args=(entry,), kwargs={"ignore_errors": True}, daemon=True).start()
+
+
+def _short(chain_id: str) -> str:
+    algorithm, colon, digits = chain_id.partition(":")
+    if not colon or not digits.isalnum():
+        raise InvalidArgument(f"{chain_id!r} is not a chain ID")
+    return digits[:32] if algorithm == "sha256" else f"{algorithm}-{digits[:32]}"
+
+
+def _checked(key: str) -> str:
+    if not key or "/" in key or key.startswith("."):
+        raise InvalidArgument(f"{key!r} cannot name a snapshot")
+    return key

@@ -1,0 +1,100 @@
+"""Blobs by digest: <root>/blobs/<algorithm>/<hex>, whole and verified, or not there.
+
+A blob is written to <root>/ingest first; what an interrupted download left there is
+continued by the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from runtime_core.errors import DataLoss, InvalidArgument, NotFound
+from runtime_core.images.reference import is_digest
+
+
+class ContentStore:
+    def __init__(self, root: Path) -> None:
+        self._blobs, self._ingest = root / "blobs", root / "ingest"
+        for directory in (self._blobs / "sha256", self._blobs / "sha512", self._ingest):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def path(self, digest: str) -> Path:
+        if not is_digest(digest):
+            raise InvalidArgument(f"{digest!r} is not a digest")
+        return self._blobs / digest.replace(":", "/")
+
+    def has(self, digest: str) -> bool:
+        return self.path(digest).exists()
+
+    def read(self, digest: str) -> bytes:
+        try:
+            return self.path(digest).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"blob {digest} is not in the content store") from None
+
+    def put(self, digest: str, content: bytes) -> None:
+        """Store what is in memory; DataLoss when it is not what `digest` says."""
+        with self.ingest(digest) as (file, hasher):
+            file.truncate(0)
+            file.seek(0)
+            fresh = hashlib.new(digest.partition(":")[0], content)
+            file.write(content)
+            hasher.replace(fresh)
+
+    @contextmanager
+    def ingest(self, digest: str) -> Iterator[tuple[BinaryIO, Hasher]]:
+        """An open file at its end, with the hash of what it already holds; committed when the block ends well."""
+        temporary = self._ingest / digest.replace(":", "-")
+        with open(temporary, "ab+") as file:
+            hasher = Hasher(digest)
+            file.seek(0)
+            while chunk := file.read(1 << 20):
+                hasher.update(chunk)
+            yield file, hasher
+            file.flush()
+            if hasher.digest() != digest:
+                temporary.unlink()
+                raise DataLoss(f"blob {digest}: what came has the digest {hasher.digest()}")
+            os.fsync(file.fileno())
+        target = self.path(digest)
+        temporary.rename(target)
+        _sync_directory(target.parent)
+
+    def digests(self) -> list[str]:
+        return [f"{kind.name}:{blob.name}" for kind in self._blobs.iterdir() for blob in kind.iterdir()]
+
+    def remove(self, digest: str) -> None:
+        self.path(digest).unlink(missing_ok=True)
+
+
+class Hasher:
+    """The digest of what has been written so far."""
+
+    def __init__(self, digest: str) -> None:
+        self._algorithm = digest.partition(":")[0]
+        self._hash = hashlib.new(self._algorithm)
+
+    def update(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+
+    def replace(self, fresh: hashlib._Hash) -> None:
+        self._hash = fresh
+
+    def restart(self) -> None:
+        self._hash = hashlib.new(self._algorithm)
+
+    def digest(self) -> str:
+        return f"{self._algorithm}:{self._hash.hexdigest()}"
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,157 @@
+"""The images of this node: pulled, found by any of their names, removed, swept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runtime_core.images.auth_challenge import Credentials
+from runtime_core.images.content import ContentStore
+from runtime_core.images.pull import Pulled, Puller
+from runtime_core.images.reference import Reference, is_digest, parse_reference
+from runtime_core.images.unpack import Layers
+from runtime_core.interfaces.image_verifier import ImageVerifier
+from runtime_core.interfaces.snapshotter import Snapshotter
+from runtime_core.launcher.client import Launcher
+from runtime_core.store.database import Database
+from runtime_core.store.locks import Locks
+from runtime_core.store.records import Collection
+
+_SHORTEST_ID = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    #: digest of the configuration
+    id: str
+    #: registry/path:tag
+    tags: tuple[str, ...] = ()
+    #: registry/path@digest
+    digests: tuple[str, ...] = ()
+    #: base layer first
+    chain_ids: tuple[str, ...] = ()
+    #: manifests, configuration and layers in the content store
+    blobs: tuple[str, ...] = ()
+    #: compressed bytes
+    size: int = 0
+    #: the OCI image configuration, whole
+    document: dict[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.document.get("config") or {}
+
+
+class Images:
+    def __init__(
+        self,
+        root: Path,
+        database: Database,
+        snapshotter: Snapshotter,
+        launcher: Launcher,
+        *,
+        verifier: ImageVerifier,
+        registry_directory: Path | None = None,
+    ) -> None:
+        self.root = root
+        self._content = ContentStore(root / "content")
+        self._snapshotter, self._verifier = snapshotter, verifier
+        self._puller = Puller(self._content, Layers(snapshotter, launcher), snapshotter, registry_directory)
+        self._records: Collection[Image] = Collection(database, "image", encode=asdict, decode=_decode)
+        self._pulls = Locks()
+        self._sweeping = threading.Lock()
+        self._underway = 0
+        self._drop_damaged()
+
+    def pull(self, text: str, credentials: Credentials | None = None, *, namespace: str = "") -> Image:
+        """Fetch and unpack; two pulls of one reference are one. Raises what the registry or the layers gave."""
+        reference = parse_reference(text)
+        with self._sweeping:
+            self._underway += 1
+        try:
+            with self._pulls.hold(str(reference)):
+                pulled = self._puller.pull(reference, credentials)
+                self._verifier.verify(str(reference), pulled.digest, namespace)
+                return self._remember(reference, pulled)
+        finally:
+            with self._sweeping:
+                self._underway -= 1
+
+    def find(self, text: str) -> Image | None:
+        """By id (whole, or 12 digits and more of it), by tag or by digest."""
+        digits = text.removeprefix("sha256:")
+        if is_digest(f"sha256:{digits}"):
+            return self._records.find(f"sha256:{digits}")
+        images = self._records.all()
+        if len(digits) >= _SHORTEST_ID and all(c in "0123456789abcdef" for c in digits):
+            matching = [image for image in images if image.id.startswith(f"sha256:{digits}")]
+            if len(matching) == 1:
+                return matching[0]
+        reference = parse_reference(text)
+        if reference.digest:
+            wanted = f"{reference.name}@{reference.digest}"
+            return next((image for image in images if wanted in image.digests), None)
+        return next((image for image in images if reference.tagged in image.tags), None)
+
+    def all(self) -> list[Image]:
+        return self._records.all()
+
+    def remove(self, text: str) -> None:
+        """Forget the image with all its names. Idempotent. Its layers go when nothing stands on them."""
+        image = self.find(text)
+        if image is not None:
+            self._records.delete(image.id)
+
+    def collect_garbage(self, used_layers: Iterable[str]) -> None:
+        """Remove blobs and layers that belong to no image, and no snapshot (`used_layers`)."""
+        with self._sweeping:
+            if self._underway:
+                return  # a pull owns things that no record names yet
+            images = self._records.all()
+            layers = {chain for image in images for chain in image.chain_ids} | set(used_layers)
+            blobs = {blob for image in images for blob in image.blobs}
+            for chain_id in self._snapshotter.layers():
+                if chain_id not in layers:
+                    self._snapshotter.remove_layer(chain_id)
+            for digest in self._content.digests():
+                if digest not in blobs:
+                    self._content.remove(digest)
+
+    def _remember(self, reference: Reference, pulled: Pulled) -> Image:
+        for other in self._records.all():  # a tag names one image: the latest
+            if reference.tagged in other.tags and other.id != pulled.config_digest:
+                tags = tuple(tag for tag in other.tags if tag != reference.tagged)
+                self._records.put(other.id, replace(other, tags=tags))
+        known = self._records.find(pulled.config_digest)
+        tags = known.tags if known else ()
+        digests = known.digests if known else ()
+        image = Image(
+            id=pulled.config_digest,
+            tags=_with(tags, "" if reference.digest else reference.tagged),
+            digests=_with(digests, f"{reference.name}@{pulled.digest}"),
+            chain_ids=pulled.chain_ids,
+            blobs=tuple(dict.fromkeys((*(known.blobs if known else ()), *pulled.blobs))),
+            size=pulled.size,
+            document=pulled.config,
+        )
+        self._records.put(image.id, image)
+        return image
+
+    def _drop_damaged(self) -> None:
+        """An image whose layers are not all there is not served."""
+        for image in self._records.all():
+            if not all(self._snapshotter.has(chain) for chain in image.chain_ids):
+                self._records.delete(image.id)
+
+
+def _with(items: tuple[str, ...], item: str) -> tuple[str, ...]:
+    return items if not item or item in items else (*items, item)
+
+
+def _decode(document: dict[str, Any]) -> Image:
+    for key in ("tags", "digests", "chain_ids", "blobs"):
+        document[key] = tuple(document[key])
+    return Image(**document)

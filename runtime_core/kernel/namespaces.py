@@ -1,0 +1,110 @@
+"""Namespaces by descriptor: made, opened, entered, and forked into (namespaces(7)). Cold."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from runtime_core.errors import FailedPrecondition, TrivetError
+from runtime_core.kernel import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+#: OCI type → clone flag
+FLAGS = {
+    "user": syscalls.CLONE_NEWUSER,
+    "network": syscalls.CLONE_NEWNET,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "uts": syscalls.CLONE_NEWUTS,
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+    "pid": syscalls.CLONE_NEWPID,
+    "mount": syscalls.CLONE_NEWNS,
+}
+#: OCI type → file below /proc/PID/ns, where they differ
+_FILES = {"network": "net", "mount": "mnt"}
+
+
+def file_name(kind: str) -> str:
+    """Name below /proc/PID/ns of the OCI namespace type `kind`."""
+    return _FILES.get(kind, kind)
+
+
+def is_own(descriptor: int, kind: str) -> bool:
+    """Whether this process is in that namespace already."""
+    there, here = os.fstat(descriptor), os.stat(f"/proc/self/ns/{file_name(kind)}")
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def fork_into(pid_namespace: int, flags: int) -> tuple[int, int]:
+    """clone3 of a child that belongs to another PID namespace; (pid, pidfd), (0, -1) in the child.
+
+    `pid_namespace` is an nsfs descriptor or a pidfd. setns(2) moves only the children of this
+    process, so that it can turn back, which spares the usual middle process.
+    """
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(pid_namespace, syscalls.CLONE_NEWPID)
+        try:
+            return syscalls.clone3(flags)
+        finally:
+            syscalls.setns(own, syscalls.CLONE_NEWPID)
+    finally:
+        os.close(own)
+
+
+def create_owned(
+    kinds: Iterable[str], uid_mappings: Iterable[tuple[int, int, int]], gid_mappings: Iterable[tuple[int, int, int]]
+) -> dict[str, int]:
+    """A new user namespace and, owned by it, the namespaces `kinds` ("network", "ipc", "uts").
+
+    A mapping is (container id, host id, size). OCI type → descriptor; the key "user" is among them.
+    """
+    told, tell = os.pipe2(os.O_CLOEXEC)
+    ready, made = os.pipe2(os.O_CLOEXEC)
+    flags = 0
+    for kind in kinds:
+        flags |= FLAGS[kind]
+    # The kernel makes the user namespace of one clone first, and it owns the others.
+    pid, pidfd = syscalls.clone3(syscalls.CLONE_NEWUSER | flags)
+    if pid == 0:
+        os.write(made, b"x")
+        os.read(told, 1)  # end of file: the parent is done, or dead
+        os._exit(0)
+    try:
+        os.read(ready, 1)
+        _write_map(pid, "uid_map", uid_mappings)
+        _write_map(pid, "gid_map", gid_mappings)
+        return {
+            kind: os.open(f"/proc/{pid}/ns/{file_name(kind)}", os.O_RDONLY | os.O_CLOEXEC)
+            for kind in ("user", *kinds)
+        }
+    finally:
+        for descriptor in (told, tell, ready, made):
+            os.close(descriptor)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        os.waitpid(pid, 0)
+
+
+def _write_map(pid: int, file: str, mappings: Iterable[tuple[int, int, int]]) -> None:
+    text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in mappings)
+    descriptor = os.open(f"/proc/{pid}/{file}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    except OSError as error:
+        raise TrivetError(f"{file}: the kernel refuses {text!r}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+def join(namespaces: Mapping[str, int]) -> None:
+    """Enter each, in the order of FLAGS reversed: a user namespace last, since it takes privileges away."""
+    for kind in reversed(FLAGS):
+        descriptor = namespaces.get(kind, -1)
+        if descriptor >= 0:
+            try:
+                syscalls.setns(descriptor, FLAGS[kind])
+            except ProcessLookupError:
+                raise FailedPrecondition(f"the process whose {kind} namespace was to be joined has ended") from None

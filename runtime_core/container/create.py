@@ -35,7 +35,7 @@ class CreateRequest:
     def __init__(
         self,
         *,
-        id: str,  # noqa: A002  the OCI name
+        id: str,
         spec: dict[str, Any],
         root: dict[str, Any],
         stdio: tuple[int, int, int],

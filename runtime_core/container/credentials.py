@@ -38,6 +38,17 @@ class Credentials:
         self.rlimits = [_rlimit(limit) for limit in process.get("rlimits") or ()]
         self.seccomp = seccomp
 
+    def check_privileges(self) -> None:
+        """Raise when this process, in its user namespace already, cannot hand on what is asked for."""
+        _effective, held, _inheritable = syscalls.capget()
+        lacking = (self.bounding | self.effective | self.permitted | self.ambient) & ~held
+        if lacking:
+            raise PermissionDenied(
+                f"process.capabilities: this machine cannot give {', '.join(capabilities.names(lacking))}"
+            )
+        if self.ambient & ~self.permitted or self.effective & ~self.permitted:
+            raise InvalidArgument("process.capabilities: effective and ambient must be within permitted")
+
     def take_user(self) -> None:
         """Limits, signals, groups and ids. The capabilities stay until `take_privileges`."""
         for kind, soft, hard, name in self.rlimits:

@@ -1,7 +1,7 @@
 """Exec: one more process in a running container.
 
-Must run in a single-threaded process: it forks. A middle process enters the container's
-cgroups and namespaces, and forks the real one as a child of the caller.
+Must run in a single-threaded process: it forks. The child is a child of the caller and of
+the container's PID namespace from the start; it enters the rest itself.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import socket
 
-from runtime_core.container import messages
-from runtime_core.container.credentials import Credentials
-from runtime_core.container.init import Program, Step, take_stdio
+from runtime_core.container import init, messages
+from runtime_core.container.console import open_console
+from runtime_core.container.credentials import Credentials, adjust_oom_score
+from runtime_core.container.program import Program, give_stdio, take_stdio
 from runtime_core.errors import FailedPrecondition
-from runtime_core.kernel import syscalls
+from runtime_core.kernel import namespaces, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,16 +23,15 @@ if TYPE_CHECKING:
     from runtime_core.interfaces.cgroup_manager import CgroupManager
 
 _ALL = (
-    syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWNET
-    | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWCGROUP
+    syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS
+    | syscalls.CLONE_NEWCGROUP
 )  # fmt: skip
-_SIGKILL = 9
 
 
 class ExecRequest:
     """One process to run in the container whose init is `init_pidfd`."""
 
-    __slots__ = ("cgroup_path", "cgroups", "init_pidfd", "process", "seccomp", "stdio")
+    __slots__ = ("cgroup_path", "cgroups", "init_pidfd", "process", "seccomp", "stdio", "user_namespace")
 
     def __init__(
         self,
@@ -42,74 +42,98 @@ class ExecRequest:
         seccomp: bytes,
         cgroups: CgroupManager,
         cgroup_path: str,
+        user_namespace: bool = False,
     ) -> None:
         self.init_pidfd, self.process, self.stdio = init_pidfd, process, stdio
         self.seccomp, self.cgroups, self.cgroup_path = seccomp, cgroups, cgroup_path
+        self.user_namespace = user_namespace
 
 
-def execute(request: ExecRequest) -> tuple[int, int]:
-    """(pid, pidfd) of the process, once its exec has succeeded; raises its reason otherwise.
+class Executed:
+    """A process whose exec has succeeded; `console` is its terminal's master, or -1."""
 
-    It leads a session of its own, by which its descendants are found again.
+    __slots__ = ("console", "pid", "pidfd")
+
+    def __init__(self, pid: int, pidfd: int, console: int) -> None:
+        self.pid, self.pidfd, self.console = pid, pidfd, console
+
+
+def execute(request: ExecRequest) -> Executed:
+    """Returns once the exec has succeeded; raises its reason otherwise.
+
+    The process leads a session of its own, by which its descendants are found again.
     """
+    credentials = Credentials(request.process, request.seccomp)
+    program = Program(request.process)
     ours, theirs = messages.pair()
-    middle = os.fork()
-    if middle == 0:
-        ours.close()
-        _join_and_fork(request, theirs)
-    theirs.close()
-    pid = 0
     try:
-        kind, payload, descriptors = messages.receive(ours)
-        if kind != messages.PID:
-            raise FailedPrecondition("the container has ended")
-        pid = int(payload)
-        os.waitpid(middle, 0)
-        middle = 0
-        messages.receive(ours)  # end of file: exec has closed the other end
-    except BaseException:
-        for child in filter(None, (middle, pid)):
-            os.waitpid(child, 0)
-        raise
+        try:
+            pid, pidfd = namespaces.fork_into(request.init_pidfd, 0)
+        except ProcessLookupError:
+            raise FailedPrecondition("the container has ended") from None
+        if pid == 0:
+            _run(theirs, request, credentials, program)
+        theirs.close()
+        return Executed(pid, pidfd, _await_exec(ours, pid, pidfd))
     finally:
         ours.close()
-    return pid, descriptors[0]
+        theirs.close()
 
 
-def _join_and_fork(request: ExecRequest, channel: socket.socket) -> None:
-    """In the middle process; never returns."""
-    step = Step()
+def _await_exec(channel: socket.socket, pid: int, pidfd: int) -> int:
+    descriptors: list[int] = []
     try:
-        credentials = Credentials(request.process, request.seccomp)
-        program = Program(request.process)
-        step.doing = "entering the container"
-        request.cgroups.attach(request.cgroup_path, os.getpid())
-        _enter(request.init_pidfd)
-        pid, pidfd = syscalls.clone3(syscalls.CLONE_PARENT, 0)
-        if pid == 0:
-            _run(step, channel, credentials, program, request.stdio)
-        messages.send(channel, messages.PID, str(pid).encode(), (pidfd,))
+        kind, _payload, descriptors = messages.receive(channel)
+        if kind != messages.CREATED:
+            raise FailedPrecondition("the process died before it was executed")
+        messages.receive(channel)  # end of file: exec has closed the other end
+    except BaseException:
+        for descriptor in (pidfd, *descriptors):
+            os.close(descriptor)
+        os.waitpid(pid, 0)
+        raise
+    return descriptors[0] if descriptors else -1
+
+
+def _run(channel: socket.socket, request: ExecRequest, credentials: Credentials, program: Program) -> None:
+    """In the child; never returns."""
+    step = init.Step()
+    try:
+        _enter(step, channel, request, credentials)
+        step.doing = "preparing the process"
+        credentials.check_privileges()
+        console = _take_streams(request, credentials.uid)
+        program.enter_directory()
+        messages.send(channel, messages.CREATED, b"", console)
+        for descriptor in console:
+            os.close(descriptor)
+        init.become(credentials, program, channel)
     except Exception as error:  # noqa: BLE001  the edge of a process: the parent raises it again
         messages.send_failure(channel, error, step.doing)
-        os._exit(127)
-    os._exit(0)
+    os._exit(127)
 
 
-def _enter(init_pidfd: int) -> None:
+def _enter(step: init.Step, channel: socket.socket, request: ExecRequest, credentials: Credentials) -> None:
+    init.leave_parent({channel.fileno(), request.init_pidfd, *request.stdio})
+    os.setsid()
+    step.doing = "setting oom_score_adj"
+    if credentials.oom_score_adj is not None:
+        adjust_oom_score(credentials.oom_score_adj)
+    step.doing = "joining cgroups"
+    request.cgroups.attach(request.cgroup_path, 0)
+    step.doing = "entering the container"
     try:
-        syscalls.setns(init_pidfd, _ALL)
+        syscalls.setns(request.init_pidfd, _ALL | (syscalls.CLONE_NEWUSER if request.user_namespace else 0))
     except ProcessLookupError:
         raise FailedPrecondition("the container has ended") from None
+    os.close(request.init_pidfd)
+    syscalls.new_session_keyring("trivet")
 
 
-def _run(
-    step: Step, channel: socket.socket, credentials: Credentials, program: Program, stdio: tuple[int, int, int]
-) -> None:
-    step.doing = "preparing the process"
-    os.setsid()
-    take_stdio(stdio)
-    program.enter_directory()
-    credentials.apply()
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
-    syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
-    program.execute()
+def _take_streams(request: ExecRequest, uid: int) -> tuple[int, ...]:
+    if request.process.get("terminal"):
+        return (open_console(request.process.get("consoleSize") or {}, uid, at_dev_console=False),)
+    take_stdio(request.stdio)
+    if not request.user_namespace:  # where these pipes' owner has no name, so that they stay as they are
+        give_stdio((0, 1, 2), uid)
+    return ()

@@ -156,6 +156,7 @@ class _Setup:
         os.close(null)
         console = self._take_streams(stdio_owner)
         self.step.doing = "entering the working directory"
+        self.credentials.check_privileges()
         self.program.enter_directory()
         messages.send(self.channel, messages.CREATED, b"", console)
         for descriptor in console:

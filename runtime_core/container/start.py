@@ -7,7 +7,7 @@ from runtime_core.errors import FailedPrecondition
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime_core.container.create import Init
+    from runtime_core.container.parent import Init
 
 
 def start(init: Init) -> None:

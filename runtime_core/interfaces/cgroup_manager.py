@@ -27,7 +27,9 @@ if TYPE_CHECKING:
             """Change limits of an existing cgroup; on error the earlier limits stand again."""
             ...
 
-        def attach(self, path: str, pid: int) -> None: ...
+        def attach(self, path: str, pid: int) -> None:
+            """Move a process in; 0 is the calling one, which is single-threaded then and far cheaper to move."""
+            ...
 
         def processes(self, path: str) -> list[int]:
             """PIDs in it and below it; [] when it is gone."""

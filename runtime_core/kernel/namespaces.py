@@ -47,11 +47,15 @@ def fork_into(pid_namespace: int, flags: int) -> tuple[int, int]:
     try:
         syscalls.setns(pid_namespace, syscalls.CLONE_NEWPID)
         try:
-            return syscalls.clone3(flags)
-        finally:
+            pid, pidfd = syscalls.clone3(flags)
+        except OSError:
+            syscalls.setns(own, syscalls.CLONE_NEWPID)
+            raise
+        if pid:  # the child may not turn back, and need not
             syscalls.setns(own, syscalls.CLONE_NEWPID)
     finally:
         os.close(own)
+    return pid, pidfd
 
 
 def create_owned(

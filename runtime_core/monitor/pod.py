@@ -11,8 +11,7 @@ import os
 import socket
 import struct
 
-from runtime_core.container import pod_init
-from runtime_core.container.init import write_sysctls
+from runtime_core.container import pod_init, sysctls
 from runtime_core.kernel import failpoint, syscalls
 
 TYPE_CHECKING = False
@@ -42,7 +41,7 @@ def open_namespaces(pod: dict[str, Any]) -> int:
     if pod["own_uts"] and pod["hostname"]:
         name = pod["hostname"].encode()
         syscalls.sethostname(name, len(name))
-    write_sysctls(pod["sysctls"])
+    sysctls.write(pod["sysctls"])
     if pod["pid_mode"] != "pod":
         return 0
     scratch = pod["directory"] + "/rootfs"

@@ -211,7 +211,7 @@ class Monitor:
             raise FailedPrecondition(f"container {container.id} is {container.status}, not running")
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            pid, pidfd = container_exec.execute(
+            executed = container_exec.execute(
                 container_exec.ExecRequest(
                     init_pidfd=container.pidfd,
                     process=request["process"],
@@ -223,10 +223,10 @@ class Monitor:
             )
         finally:
             os.close(null)
-        os.close(pidfd)
+        os.close(executed.pidfd)
         event = {"event": "exec_exit", "exec_id": request["exec_id"]}
-        self._children[pid] = lambda code: self._send(connection, {**event, "exit_code": code})
-        return {"pid": pid}
+        self._children[executed.pid] = lambda code: self._send(connection, {**event, "exit_code": code})
+        return {"pid": executed.pid}
 
     def _exec_kill(self, request: dict[str, Any], _descriptors: list[int], _connection: socket.socket) -> dict[str, Any]:
         container = self._get(request)

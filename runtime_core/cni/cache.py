@@ -1,0 +1,57 @@
+"""What was attached, so that DEL, CHECK and GC work from it after any restart or change of configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """One ADD: its parameters, the list it used, and (when it succeeded) its result."""
+
+    container_id: str
+    interface: str
+    netns: str
+    network: str
+    config: dict[str, Any]
+    args: dict[str, str]
+    capabilities: dict[str, Any]
+    result: dict[str, Any] | None = None
+
+
+class Cache:
+    """One file per attachment, replaced atomically."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def put(self, attachment: Attachment) -> None:
+        path = self._path(attachment.network, attachment.container_id, attachment.interface)
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_text(json.dumps(asdict(attachment)))
+        os.rename(temporary, path)
+
+    def of_container(self, container_id: str) -> list[Attachment]:
+        return [attachment for attachment in self.all() if attachment.container_id == container_id]
+
+    def all(self) -> list[Attachment]:
+        found = []
+        for path in self._directory.iterdir():
+            if path.name.startswith("."):
+                continue
+            try:
+                found.append(Attachment(**json.loads(path.read_text())))
+            except (ValueError, TypeError, FileNotFoundError):
+                continue  # torn by a crash of the machine: GC releases what it stood for
+        return found
+
+    def remove(self, network: str, container_id: str, interface: str) -> None:
+        self._path(network, container_id, interface).unlink(missing_ok=True)
+
+    def _path(self, network: str, container_id: str, interface: str) -> Path:
+        return self._directory / f"{network}-{container_id}-{interface}"

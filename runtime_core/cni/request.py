@@ -1,0 +1,72 @@
+"""One CNI call as a plugin sees it, by executable or in-process. Cold.
+
+A plugin is a module with `add`, `delete`, `check`, `gc` and `status`, each taking a
+`Request`; `add` returns a result in the shape of runtime_core.cni.result.
+"""
+
+from __future__ import annotations
+
+from runtime_core.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Request:
+    """CNI specification 1.1, section 2: parameters and the network configuration."""
+
+    __slots__ = ("args", "config", "container_id", "delegate", "interface", "netns", "path", "previous")
+
+    def __init__(
+        self,
+        *,
+        config: dict[str, Any],
+        container_id: str = "",
+        netns: str = "",
+        interface: str = "",
+        args: dict[str, str] | None = None,
+        path: str = "",
+        previous: dict[str, Any] | None = None,
+        delegate: Callable[[str, str, Request], dict[str, Any]] | None = None,
+    ) -> None:
+        self.config, self.container_id, self.netns, self.interface = config, container_id, netns, interface
+        self.args, self.path, self.previous = args or {}, path, previous
+        self.delegate = delegate
+
+    @property
+    def network(self) -> str:
+        return str(self.config["name"])
+
+    @property
+    def owner(self) -> str:
+        """Who owns what this attachment takes."""
+        return f"{self.network} {self.container_id} {self.interface}"
+
+    def ipam(self, verb: str) -> dict[str, Any]:
+        """Delegate to the plugin that config.ipam.type names."""
+        kind = (self.config.get("ipam") or {}).get("type")
+        if not isinstance(kind, str) or not kind:
+            raise InvalidArgument("ipam.type is missing")
+        if self.delegate is None:
+            raise InvalidArgument(f"ipam.type: {kind!r} cannot be called from here")
+        return self.delegate(kind, verb, self)
+
+    def option(self, key: str, kind: type, default: Any) -> Any:
+        """config[key], InvalidArgument when it has another type than `kind`."""
+        value = self.config.get(key, default)
+        if value is not default and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            raise InvalidArgument(f"{key}: {value!r} is not a {kind.__name__}")
+        return value
+
+
+def parse_args(text: str) -> dict[str, str]:
+    """CNI_ARGS: KEY=value;KEY=value."""
+    found = {}
+    for pair in filter(None, text.split(";")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InvalidArgument(f"CNI_ARGS: {pair!r} is not KEY=VALUE")
+        found[key] = value
+    return found

@@ -1,0 +1,102 @@
+"""CNI results in every version of the specification, converted both ways; pure. Cold.
+
+Inside Trivet a result has the shape of 1.0.0 and later: {"interfaces", "ips", "routes", "dns"}.
+"""
+
+from __future__ import annotations
+
+from runtime_core.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+_OLDEST_LISTED = "0.3.0"
+_WITHOUT_IP_VERSION = "1.0.0"
+_WITH_MTU = "1.1.0"
+_NEW_ROUTE_KEYS = ("mtu", "advmss", "priority", "table", "scope")
+
+
+def export(result: dict[str, Any], version: str) -> dict[str, Any]:
+    """`result` as a plugin of `version` prints it; InvalidArgument for a version that does not exist."""
+    check_version(version)
+    if version < _OLDEST_LISTED:
+        return _oldest(result, version)
+    ips = [dict(ip) for ip in result.get("ips") or []]
+    if version < _WITHOUT_IP_VERSION:
+        for ip in ips:
+            ip["version"] = "6" if ":" in ip["address"] else "4"
+    interfaces = [dict(interface) for interface in result.get("interfaces") or []]
+    routes = [dict(route) for route in result.get("routes") or []]
+    if version < _WITH_MTU:
+        for interface in interfaces:
+            interface.pop("mtu", None)
+        for route in routes:
+            for key in _NEW_ROUTE_KEYS:
+                route.pop(key, None)
+    found: dict[str, Any] = {"cniVersion": version, "dns": result.get("dns") or {}}
+    for key, value in (("interfaces", interfaces), ("ips", ips), ("routes", routes)):
+        if value:
+            found[key] = value
+    return found
+
+
+def read(document: Any, field: str = "prevResult") -> dict[str, Any]:
+    """A result of any version as Trivet's own; InvalidArgument naming `field` when it is malformed."""
+    if not isinstance(document, dict):
+        raise InvalidArgument(f"{field} is not an object")
+    version = document.get("cniVersion", "0.1.0")
+    check_version(version, f"{field}.cniVersion")
+    if version < _OLDEST_LISTED:
+        return _from_oldest(document, field)
+    ips = _objects(document, "ips", field)
+    for ip in ips:
+        if not isinstance(ip.get("address"), str):
+            raise InvalidArgument(f"{field}.ips: an entry has no address")
+        ip.pop("version", None)
+    return {
+        "interfaces": _objects(document, "interfaces", field),
+        "ips": ips,
+        "routes": _objects(document, "routes", field),
+        "dns": document.get("dns") or {},
+    }
+
+
+def check_version(version: Any, field: str = "cniVersion") -> None:
+    if version not in VERSIONS:
+        raise InvalidArgument(f"{field}: {version!r} is not one of {', '.join(VERSIONS)}")
+
+
+def _oldest(result: dict[str, Any], version: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"cniVersion": version, "dns": result.get("dns") or {}}
+    for ip in result.get("ips") or []:
+        is_v6 = ":" in ip["address"]
+        routes = [r for r in result.get("routes") or [] if (":" in r["dst"]) == is_v6]
+        entry: dict[str, Any] = {"ip": ip["address"]}
+        if ip.get("gateway"):
+            entry["gateway"] = ip["gateway"]
+        if routes:
+            entry["routes"] = [{k: v for k, v in route.items() if k in ("dst", "gw")} for route in routes]
+        found.setdefault("ip6" if is_v6 else "ip4", entry)
+    return found
+
+
+def _from_oldest(document: dict[str, Any], field: str) -> dict[str, Any]:
+    ips, routes = [], []
+    for key in ("ip4", "ip6"):
+        entry = document.get(key)
+        if entry is None:
+            continue
+        if not isinstance(entry, dict) or not isinstance(entry.get("ip"), str):
+            raise InvalidArgument(f"{field}.{key} has no ip")
+        ips.append({"address": entry["ip"], **({"gateway": entry["gateway"]} if entry.get("gateway") else {})})
+        routes += [dict(route) for route in entry.get("routes") or []]
+    return {"interfaces": [], "ips": ips, "routes": routes, "dns": document.get("dns") or {}}
+
+
+def _objects(document: dict[str, Any], key: str, field: str) -> list[dict[str, Any]]:
+    entries = document.get(key) or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InvalidArgument(f"{field}.{key} is not a list of objects")
+    return [dict(entry) for entry in entries]

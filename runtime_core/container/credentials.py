@@ -105,7 +105,7 @@ def _write_oom_score(value: int) -> None:
 
 
 def _identity(value: int, field: str) -> int:
-    if not isinstance(value, int) or not 0 <= value <= _HIGHEST_ID:
+    if type(value) is not int or not 0 <= value <= _HIGHEST_ID:
         raise InvalidArgument(f"{field}: {value!r} is not within 0..{_HIGHEST_ID}")
     return value
 

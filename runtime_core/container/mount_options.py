@@ -87,12 +87,12 @@ class Options:
             self.data.append(option)
 
 
-def propagation(mode: str) -> tuple[int, bool]:
-    """(flag, is recursive) of linux.rootfsPropagation, private when it is not said."""
-    if mode in _PROPAGATION:
-        return _PROPAGATION[mode], False
-    if mode[:1] == "r" and mode[1:] in _PROPAGATION:
-        return _PROPAGATION[mode[1:]], True
+def propagation(mode: str) -> int:
+    """The MS_ flag of linux.rootfsPropagation, private when it is not said. Recursive or not is the same
+    for a root that has nothing below it yet."""
     if not mode:
-        return syscalls.MS_PRIVATE, True
-    raise InvalidArgument(f"linux.rootfsPropagation: unknown mode {mode!r}")
+        return syscalls.MS_PRIVATE
+    name = mode if mode in _PROPAGATION else mode[1:] if mode[0] == "r" else ""
+    if name not in _PROPAGATION:
+        raise InvalidArgument(f"linux.rootfsPropagation: unknown mode {mode!r}")
+    return _PROPAGATION[name]

@@ -92,7 +92,7 @@ def enter(tree: Tree, spec: dict[str, Any], null: int, join_cgroups: Callable[[]
     `null` is a descriptor of the host's /dev/null, checked by `host_null`. `join_cgroups` is called
     as late as possible: from then on this process counts against the container's memory limit.
     """
-    mode, is_recursive = propagation(spec["linux"].get("rootfsPropagation") or "")
+    mode = propagation(spec["linux"].get("rootfsPropagation") or "")
     root = _attach_root(tree.root)
     has_joined = False
     for mount in tree.mounts:
@@ -109,11 +109,11 @@ def enter(tree: Tree, spec: dict[str, Any], null: int, join_cgroups: Callable[[]
     _hide(root, spec["linux"], null)
     if spec.get("root", {}).get("readonly"):
         syscalls.mount_setattr(root, attr_set=syscalls.MOUNT_ATTR_RDONLY)
-    if mode != syscalls.MS_PRIVATE:
-        syscalls.mount_setattr(root, flags=_RECURSIVE if is_recursive else syscalls.AT_EMPTY_PATH, propagation=mode)
     if not has_joined:
         join_cgroups()
     _pivot(root)
+    if mode != syscalls.MS_PRIVATE:
+        syscalls.mount("", "/", "", mode)  # of the root alone: each volume has its own
 
 
 def host_null() -> int:
@@ -385,7 +385,6 @@ def _pivot(root: int) -> None:
     os.fchdir(root)
     os.close(root)
     syscalls.pivot_root(".", ".")
-    # The old root lies on top of the new one now. Its unmounting must not travel anywhere.
-    syscalls.mount("", ".", "", syscalls.MS_SLAVE | syscalls.MS_REC)
+    # The old root lies on top of the new one now. It is a slave tree, so this does not travel to the host.
     syscalls.umount2(".", syscalls.MNT_DETACH)
     os.chdir("/")

@@ -15,6 +15,7 @@ from runtime_core.container import messages, rootfs, sysctls
 from runtime_core.container.console import open_console
 from runtime_core.container.credentials import Credentials, adjust_oom_score
 from runtime_core.container.program import Program, give_stdio, take_stdio
+from runtime_core.errors import InvalidArgument
 from runtime_core.kernel import failpoint, namespaces, syscalls
 
 TYPE_CHECKING = False
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from runtime_core.container.create import CreateRequest
 
 _SIGKILL = 9
+_OVERFLOW_ID = 65534  # what an id looks like that has no mapping
 
 
 class Step:
@@ -110,8 +112,7 @@ class _Setup:
         leave_parent({self.channel.fileno(), parent.fileno(), *request.stdio, *joined.values()})
         self.step.doing = "preparing the root file system"
         tree = rootfs.gather(request.root, request.spec, joined["user"])
-        owner = rootfs.host_ids(joined["user"], self.credentials.uid, self.credentials.gid)[0]
-        give_stdio(request.stdio, owner)
+        give_stdio(request.stdio, self._host_uid(joined["user"]))
         self._adjust_oom_score()
         self.step.doing = "joining cgroups"
         request.cgroups.attach(request.cgroup_path, 0)
@@ -133,6 +134,13 @@ class _Setup:
         except Exception as error:  # noqa: BLE001  the edge of a process: the parent raises it again
             messages.send_failure(self.channel, error, self.step.doing)
             os._exit(127)
+
+    def _host_uid(self, user_namespace: int) -> int:
+        uid, gid = self.credentials.uid, self.credentials.gid
+        on_host = rootfs.host_ids(user_namespace, uid, gid)
+        if _OVERFLOW_ID in on_host:
+            raise InvalidArgument(f"process.user: {uid}:{gid} is not mapped in the user namespace")
+        return on_host[0]
 
     def _enter_namespaces(self, joined: dict[str, int]) -> None:
         self.step.doing = "entering namespaces"

@@ -6,9 +6,11 @@ command), never in a forked child: that gets the finished program.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import struct
 import threading
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,11 @@ _COMPARISONS = {
     "SCMP_CMP_GE": "GE", "SCMP_CMP_GT": "GT", "SCMP_CMP_MASKED_EQ": "MASKED_EQ",
 }  # fmt: skip
 _EPERM = 1
+_GENERATION = 2  # of what this file makes of a profile: a kept program of another one is not used
+#: classic BPF (linux/bpf_common.h): BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGT|BPF_K, BPF_RET|BPF_K
+_LOAD, _JUMP_EQUAL, _JUMP_GREATER, _RETURN = 0x20, 0x15, 0x25, 0x06
+_RETURN_ERRNO = 0x00050000
+_AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "riscv64": 0xC00000F3}
 _UNKNOWN = -1  # __NR_SCMP_ERROR
 _OPTIMIZE, _BINARY_TREE = 8, 2  # SCMP_FLTATR_CTL_OPTIMIZE: log n instead of n comparisons per call
 
@@ -45,10 +52,15 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
         ) from error
     default = _action(pyseccomp, profile.get("defaultAction", ""), profile.get("defaultErrnoRet"))
     program = pyseccomp.SyscallFilter(default)
+    if not isinstance(profile.get("syscalls") or [], list):
+        raise InvalidArgument("linux.seccomp.syscalls is not a list")
     for architecture in profile.get("architectures") or ():
         _add_architecture(pyseccomp, program, architecture)
-    for rule in profile.get("syscalls") or ():
-        _add_rule(pyseccomp, program, rule, default)
+    for number, rule in enumerate(profile.get("syscalls") or ()):
+        try:
+            _add_rule(pyseccomp, program, rule, default)
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+            raise InvalidArgument(f"linux.seccomp.syscalls[{number}]: {error!r}") from error
     try:
         program.set_attr(_OPTIMIZE, _BINARY_TREE)
     except (ValueError, OSError):
@@ -57,7 +69,10 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
     with open(descriptor, "rb+") as file:
         program.export_bpf(file)
         file.seek(0)
-        return file.read()
+        compiled = file.read()
+    if profile["defaultAction"] != "SCMP_ACT_ERRNO" or "defaultErrnoRet" in profile:
+        return compiled
+    return _unknown_is_enosys(_highest(pyseccomp, profile)) + compiled
 
 
 class FilterCache:
@@ -70,7 +85,7 @@ class FilterCache:
 
     def program(self, profile: dict[str, Any]) -> bytes:
         text = json.dumps(profile, sort_keys=True)
-        key = hashlib.sha256(f"{os.uname().release} {text}".encode()).hexdigest()
+        key = hashlib.sha256(f"{_GENERATION} {os.uname().release} {text}".encode()).hexdigest()
         with self._lock:
             found = self._programs.get(key)
             if found is None:
@@ -91,6 +106,33 @@ class FilterCache:
         temporary.write_bytes(program)
         temporary.rename(self._directory / key)
         return program
+
+
+def _highest(library: Any, profile: dict[str, Any]) -> int:
+    """The highest system call number that the profile has an opinion on."""
+    names = {name for rule in profile.get("syscalls") or () for name in rule["names"]}
+    return max((_resolve(library, name) for name in names), default=_UNKNOWN)
+
+
+def _unknown_is_enosys(highest: int) -> bytes:
+    """Instructions before a filter that answer ENOSYS above `highest` on the native architecture.
+
+    A C library that tries a system call newer than the profile falls back after ENOSYS, and fails after
+    the default of EPERM.
+    """
+    audit = _AUDIT_ARCHITECTURES.get(os.uname().machine)
+    if audit is None or highest < 0:
+        return b""
+    return b"".join(
+        struct.pack("=HBBI", code, if_true, if_false, value)
+        for code, if_true, if_false, value in (
+            (_LOAD, 0, 0, 4),  # seccomp_data.arch
+            (_JUMP_EQUAL, 0, 3, audit),
+            (_LOAD, 0, 0, 0),  # seccomp_data.nr
+            (_JUMP_GREATER, 0, 1, highest),
+            (_RETURN, 0, 0, _RETURN_ERRNO | errno.ENOSYS),
+        )
+    )
 
 
 def _action(library: Any, name: str, errno_return: int | None) -> Any:
@@ -125,10 +167,14 @@ def _add_rule(library: Any, program: Any, rule: dict[str, Any], default: Any) ->
 
 
 def _is_known(library: Any, name: str) -> bool:
+    return _resolve(library, name) != _UNKNOWN
+
+
+def _resolve(library: Any, name: str) -> int:
     try:
-        return bool(library.resolve_syscall(library.Arch.NATIVE, name) != _UNKNOWN)
+        return int(library.resolve_syscall(library.Arch.NATIVE, name))
     except (ValueError, OSError):
-        return False
+        return _UNKNOWN
 
 
 def _add(program: Any, action: Any, name: str, comparisons: list[Any]) -> None:

@@ -37,6 +37,11 @@ _IGNORED = frozenset((
     "noiversion", "iversion", "nolazytime", "rrelatime",
 ))  # fmt: skip
 _ATIME = syscalls.MOUNT_ATTR_NOATIME | syscalls.MOUNT_ATTR_STRICTATIME
+#: every option that is understood here rather than by a file system, sorted
+KNOWN = tuple(sorted(
+    {*_SET, *_CLEAR, *_PROPAGATION, *_IGNORED, "idmap", "ridmap"}
+    | {"r" + name for name in (*_SET, *_CLEAR, *_PROPAGATION)}
+))  # fmt: skip
 
 
 class Options:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 
+from runtime_core.container import lsm
 from runtime_core.errors import InvalidArgument, PermissionDenied
 from runtime_core.kernel import capabilities, syscalls
 
@@ -19,7 +19,7 @@ _HIGHEST_ID = 2**31 - 1
 class Credentials:
     """An OCI `process` read once before the namespaces are entered, so that nothing fails half-way."""
 
-    __slots__ = ("ambient", "bounding", "effective", "gid", "groups", "no_new_privileges", "oom_score_adj",
+    __slots__ = ("_label", "ambient", "apparmor", "bounding", "effective", "gid", "groups", "no_new_privileges", "oom_score_adj",
                  "permitted", "rlimits", "seccomp", "uid", "umask")  # fmt: skip
 
     def __init__(self, process: dict[str, Any], seccomp: bytes) -> None:
@@ -37,6 +37,12 @@ class Credentials:
         self.oom_score_adj = process.get("oomScoreAdj")
         self.rlimits = [_rlimit(limit) for limit in process.get("rlimits") or ()]
         self.seccomp = seccomp
+        self.apparmor: str = process.get("apparmorProfile") or ""
+        self._label = -1
+
+    def open_label(self) -> None:
+        """While the host's /proc is there, by the process that will exec."""
+        self._label = lsm.open_label(self.apparmor)
 
     def check_privileges(self) -> None:
         """Raise when this process, in its user namespace already, cannot hand on what is asked for."""
@@ -50,13 +56,12 @@ class Credentials:
             raise InvalidArgument("process.capabilities: effective and ambient must be within permitted")
 
     def take_user(self) -> None:
-        """Limits, signals, groups and ids. The capabilities stay until `take_privileges`."""
+        """Limits, groups and ids. The capabilities stay until `take_privileges`."""
         for kind, soft, hard, name in self.rlimits:
             try:
                 resource.setrlimit(kind, (soft, hard))
             except (OSError, ValueError) as error:
                 raise PermissionDenied(f"process.rlimits: {name} cannot be set to {soft}:{hard}: {error}") from error
-        restore_signals()
         os.umask(self.umask)
         capabilities.limit_bounding(self.bounding)
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
@@ -71,6 +76,7 @@ class Credentials:
         Without no_new_privs the filter needs CAP_SYS_ADMIN, so it is loaded before that goes, and
         must allow capset and prctl (seccomp(2)).
         """
+        lsm.set_label(self._label, self.apparmor)
         if self.seccomp and not self.no_new_privileges:
             _effective, permitted, _inheritable = syscalls.capget()
             syscalls.capset(permitted, permitted, 0)  # setresuid has emptied the effective set
@@ -80,14 +86,6 @@ class Credentials:
             syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
             if self.seccomp:
                 syscalls.seccomp_set_filter(self.seccomp)
-
-
-def restore_signals() -> None:
-    """Nothing blocked, nothing ignored: exec would hand both on to the program."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for number in range(1, signal.NSIG):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def adjust_oom_score(wanted: int) -> None:

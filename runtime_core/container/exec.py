@@ -116,6 +116,7 @@ def _run(channel: socket.socket, request: ExecRequest, credentials: Credentials,
 def _enter(step: init.Step, channel: socket.socket, request: ExecRequest, credentials: Credentials) -> None:
     init.leave_parent({channel.fileno(), request.init_pidfd, *request.stdio})
     os.setsid()
+    credentials.open_label()
     step.doing = "setting oom_score_adj"
     if credentials.oom_score_adj is not None:
         adjust_oom_score(credentials.oom_score_adj)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import select
+import signal
 import socket
 
 from runtime_core.container import messages, rootfs, sysctls
@@ -22,7 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime_core.container.create import CreateRequest
 
-_SIGKILL = 9
 _OVERFLOW_ID = 65534  # what an id looks like that has no mapping
 
 
@@ -64,13 +64,14 @@ def run_through(
 
 
 def leave_parent(kept: set[int]) -> None:
-    """Give up what a fork has of its parent: descriptors, the session, the ability to be looked into.
+    """Give up what a fork has of its parent: descriptors, signal handling, being looked into.
 
     The garbage collector stops: objects of the parent that it would find close descriptors by number.
     """
     gc.disable()
+    _restore_signals()
     syscalls.close_all_except(kept)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     os.umask(0)
 
@@ -79,7 +80,7 @@ def become(credentials: Credentials, program: Program, channel: socket.socket) -
     """The last stretch of every process in a container: credentials, then exec."""
     credentials.take_user()
     # A change of ids clears this signal, so it is set again; a parent that died just before shows on the channel.
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     poller = select.poll()
     poller.register(channel, select.POLLHUP)
     if poller.poll(0):
@@ -87,6 +88,15 @@ def become(credentials: Credentials, program: Program, channel: socket.socket) -
     syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
     credentials.take_privileges()
     program.execute()
+
+
+def _restore_signals() -> None:
+    """Nothing handled, ignored or blocked: the latter two would even outlast exec."""
+    signal.set_wakeup_fd(-1)
+    for number in range(1, signal.NSIG):
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class _Setup:
@@ -129,7 +139,7 @@ class _Setup:
             return
         parent.close()
         try:
-            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
             self._finish(tree, -1, joins_cgroups=False)
         except Exception as error:  # noqa: BLE001  the edge of a process: the parent raises it again
             messages.send_failure(self.channel, error, self.step.doing)
@@ -153,6 +163,7 @@ class _Setup:
         os.setsid()
         syscalls.new_session_keyring("trivet")
         null = rootfs.host_null()
+        self.credentials.open_label()
         self.step.doing = "setting the hostname"
         self._name_host()
         self.step.doing = "setting sysctls"

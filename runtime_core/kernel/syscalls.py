@@ -98,7 +98,7 @@ def _check_errno(result: int, function: Any, arguments: tuple[Any, ...]) -> int:
 
 
 def _declare(name: str, *argtypes: Any) -> Callable[..., int]:
-    function = _libc[name]
+    function: Any = _libc[name]
     function.argtypes, function.restype, function.errcheck = argtypes, ctypes.c_int, _check_errno
     return function  # type: ignore[no-any-return]
 

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -160,9 +160,9 @@ class _Streams:
     def __init__(self, directory: Path) -> None:
         self._null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._files = [(directory / name).open("w+b") for name in ("stdout", "stderr")]
-        self.stdio = (self._null, *(file.fileno() for file in self._files))
+        self.stdio = (self._null, self._files[0].fileno(), self._files[1].fileno())
 
-    def __enter__(self) -> _Streams:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

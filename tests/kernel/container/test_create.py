@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 from pathlib import Path
 
 import pytest
 
+from runtime_core.container import lsm
 from runtime_core.container.create import CreateRequest, create
 from runtime_core.container.start import start
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
@@ -425,3 +427,30 @@ def test_the_cgroup_of_a_container_is_the_one_named(box: Box) -> None:
     init = box.background()
     lines = Path(f"/proc/{init.pid}/cgroup").read_text().splitlines()
     assert {line.split(":", 2)[2] for line in lines if not line.startswith("0:")} == {box.cgroup_path}
+
+
+def test_apparmor_profile_without_apparmor(box: Box) -> None:
+    """A profile that cannot be enforced is an error, never silence."""
+    box.process["apparmorProfile"] = "some-profile"
+    if lsm.has_apparmor():
+        with pytest.raises(NotFound, match="some-profile"):
+            box.run("/bin/true")
+    else:
+        with pytest.raises(FailedPrecondition, match="process.apparmorProfile: 'some-profile'"):
+            box.create()
+
+
+def test_handlers_of_the_parent_do_not_run_in_the_init(box: Box) -> None:
+    """A created container that gets a signal does nothing of its monitor's."""
+    reader, writer = os.pipe()
+    before = signal.signal(signal.SIGUSR1, lambda _number, _frame: os.write(writer, b"x"))
+    try:
+        init = box.create()
+        os.kill(init.pid, signal.SIGUSR1)
+        os.kill(init.pid, signal.SIGTERM)
+        start(init)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    os.close(writer)
+    assert os.read(reader, 1) == b""
+    os.close(reader)

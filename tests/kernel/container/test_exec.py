@@ -140,3 +140,10 @@ def test_thousand_times_flat(box: Box) -> None:
     for _attempt in range(200):
         box.execute(init, "/bin/true")
     assert time.monotonic() - began < 20
+
+
+def test_small_memory_limits_still_exec(box: Box) -> None:
+    """The interpreter in between hardly counts against the container's limit."""
+    box.linux["resources"]["memory"] = {"limit": 4 << 20}
+    init = box.background()
+    assert box.execute(init, "/bin/echo", "x").lines == ["x"]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from runtime_core.interfaces.cgroup_manager import CgroupManager
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,255}")
+#: A volume on a dead server blocks the init for ever, which must not block the monitor (containerd#13867).
+_SECONDS = 60.0
 #: What the specification has and this version does not do: better refused than left out in silence.
 _MISSING = ("timeOffsets", "intelRdt", "personality", "mountLabel")
 _MISSING_OF_PROCESS = ("scheduler", "ioPriority", "execCPUAffinity", "selinuxLabel")
@@ -68,6 +70,7 @@ def create(request: CreateRequest) -> Init:
 def _set_up(request: CreateRequest) -> Init:
     child = parent.fork(request)
     failpoint.hit("container.create.forked")
+    child.channel.settimeout(_SECONDS)
     try:
         kind, _payload, descriptors = messages.receive(child.channel)
         if kind != messages.CREATED:
@@ -76,6 +79,7 @@ def _set_up(request: CreateRequest) -> Init:
         child.channel.close()
         parent.end(child.pid, child.pidfd)
         raise
+    child.channel.settimeout(None)
     if descriptors:
         child.console = descriptors[0]
     return child

@@ -35,31 +35,42 @@ def with_default_rules(resources: dict[str, Any]) -> dict[str, Any]:
     allowed: list[dict[str, Any]] = [{"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")]
     for major, minor in (*((major, minor) for _name, major, minor in _DEFAULT), *_TERMINALS):
         allowed.append({"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"})
-    return {**resources, "devices": [*rules, *allowed]}
+    return {**resources, "devices": [*rules, *(rule for rule in allowed if rule not in rules)]}
 
 
 def populate(directory: int, configured: list[dict[str, Any]]) -> None:
     """Put the default and the `configured` devices and links into /dev, open as `directory`.
 
-    Those configured elsewhere, or deeper, are made in the directories that they name, below it.
+    Those that are configured elsewhere are left to `populate_elsewhere`.
     """
     for name, major, minor in _DEFAULT:
         _make(directory, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), (0, 0))
     for device in configured:
-        path = device["path"]
-        if not path.startswith("/dev/"):
-            raise InvalidArgument(f"linux.devices: {path!r} is not below /dev")
-        head, _, name = path.removeprefix("/dev/").rpartition("/")
-        parent = paths.make_directories(directory, head)
-        try:
-            _make(parent, name, *_parse(device))
-        finally:
-            os.close(parent)
+        if device["path"].startswith("/dev/"):
+            _make_below(directory, device["path"].removeprefix("/dev/"), device)
     for name, target in _LINKS:
         try:
             os.symlink(target, name, dir_fd=directory)
         except FileExistsError:
             continue
+
+
+def populate_elsewhere(root: int, configured: list[dict[str, Any]]) -> None:
+    """The `configured` devices that are not in /dev, below the container's root."""
+    for device in configured:
+        if not device["path"].startswith("/dev/"):
+            _make_below(root, device["path"], device)
+
+
+def _make_below(directory: int, path: str, device: dict[str, Any]) -> None:
+    head, _, name = path.rpartition("/")
+    if name in ("", ".", ".."):
+        raise InvalidArgument(f"linux.devices: {device['path']!r} is not the path of a device")
+    parent = paths.make_directories(directory, head)
+    try:
+        _make(parent, name, *_parse(device))
+    finally:
+        os.close(parent)
 
 
 def _parse(device: dict[str, Any]) -> tuple[int, int, tuple[int, int]]:
@@ -79,10 +90,9 @@ def _make(directory: int, name: str, mode: int, number: int, owner: tuple[int, i
     except FileExistsError:
         there = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_IFMT(there.st_mode) != stat.S_IFMT(mode) or there.st_rdev != number:
-            raise FailedPrecondition(f"/dev/{name} of the image is not the device that belongs there") from None
+            raise FailedPrecondition(f"device {name} of the image is not the device that belongs there") from None
         return
     except OSError as error:
-        raise from_oserror(error, f"making device /dev/{name}") from error
+        raise from_oserror(error, f"linux.devices: making {name}") from error
     if owner != (0, 0):
         os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
-        # chown(2) may have taken set-id bits; a device has none that matter

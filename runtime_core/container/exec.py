@@ -12,6 +12,7 @@ import socket
 from runtime_core.container import init, messages
 from runtime_core.container.console import open_console
 from runtime_core.container.credentials import Credentials, adjust_oom_score
+from runtime_core.container.parent import end
 from runtime_core.container.program import Program, give_stdio, take_stdio
 from runtime_core.errors import FailedPrecondition
 from runtime_core.kernel import namespaces, syscalls
@@ -26,6 +27,7 @@ _ALL = (
     syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS
     | syscalls.CLONE_NEWCGROUP
 )  # fmt: skip
+_SECONDS = 60.0  # as for create: a dead file system below the program or its directory must not block us
 
 
 class ExecRequest:
@@ -74,6 +76,7 @@ def execute(request: ExecRequest) -> Executed:
         if pid == 0:
             _run(theirs, request, credentials, program)
         theirs.close()
+        ours.settimeout(_SECONDS)
         return Executed(pid, pidfd, _await_exec(ours, pid, pidfd))
     finally:
         ours.close()
@@ -88,9 +91,9 @@ def _await_exec(channel: socket.socket, pid: int, pidfd: int) -> int:
             raise FailedPrecondition("the process died before it was executed")
         messages.receive(channel)  # end of file: exec has closed the other end
     except BaseException:
-        for descriptor in (pidfd, *descriptors):
+        for descriptor in descriptors:
             os.close(descriptor)
-        os.waitpid(pid, 0)
+        end(pid, pidfd)
         raise
     return descriptors[0] if descriptors else -1
 

@@ -15,10 +15,10 @@ import json
 import os
 import socket
 
-from runtime_core.errors import BY_NAME, TrivetError, from_oserror
+from runtime_core.errors import BY_NAME, DeadlineExceeded, TrivetError, from_oserror
 
 START, CREATED, FAILED, PID = b"start", b"created", b"failed", b"pid"
-_MOST_BYTES = 16 * 1024
+_MOST_BYTES = 32 * 1024
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -37,6 +37,8 @@ def receive(channel: socket.socket) -> tuple[bytes, bytes, list[int]]:
         )
     except ConnectionResetError:
         return b"", b"", []
+    except TimeoutError:
+        raise DeadlineExceeded(f"no answer in {channel.gettimeout():.0f} s: a file system may be hanging") from None
     kind, _, payload = packet.partition(b" ")
     if kind == FAILED:
         report = json.loads(payload)
@@ -50,7 +52,8 @@ def send_failure(channel: socket.socket, error: Exception, doing: str) -> None:
         error = from_oserror(error, doing)
     elif not isinstance(error, TrivetError):
         error = TrivetError(f"{doing}: {type(error).__name__}: {error}")
-    report = {"kind": type(error).__name__, "message": str(error)[: _MOST_BYTES // 4]}
+    text = str(error)[: _MOST_BYTES // 16]  # JSON makes up to twelve bytes of a character
+    report = {"kind": type(error).__name__, "message": text}
     try:
         send(channel, FAILED, json.dumps(report).encode())
     except BrokenPipeError:

@@ -9,6 +9,7 @@ entered, and the other namespaces be made after, so that it owns them.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 
@@ -19,6 +20,10 @@ from runtime_core.kernel import namespaces, syscalls
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime_core.container.create import CreateRequest
+
+
+_END_MILLISECONDS = 5000
+_GATHER_SECONDS = 60.0
 
 
 class Init:
@@ -56,13 +61,16 @@ def fork(request: CreateRequest) -> Init:
 
 
 def end(pid: int, pidfd: int) -> None:
-    """Kill and reap a child that will not be used."""
+    """Kill and reap a child that will not be used; one that hangs in the kernel stays."""
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         pass
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    poller.poll(_END_MILLISECONDS)
     os.close(pidfd)
-    os.waitpid(pid, 0)
+    os.waitpid(pid, os.WNOHANG)
 
 
 def _open(wanted: list[dict[str, str]]) -> dict[str, int]:
@@ -117,17 +125,18 @@ def _fork_through(
     request: CreateRequest, joined: dict[str, int], made: set[str], ours: socket.socket, theirs: socket.socket
 ) -> tuple[int, int]:
     reader, writer = messages.pair()
-    middle = os.fork()
+    middle, middle_fd = syscalls.clone3(0, signal.SIGCHLD)
     if middle == 0:
         ours.close()
         reader.close()
         init.run_through(theirs, writer, request, joined, made)
     writer.close()
+    reader.settimeout(_GATHER_SECONDS)
     try:
         kind, payload, descriptors = messages.receive(reader)
     finally:
         reader.close()
-        os.waitpid(middle, 0)
+        end(middle, middle_fd)  # its work is done, or has failed
     if kind != messages.PID:
         raise FailedPrecondition("the process that enters the user namespace died")
     return int(payload), descriptors[0]

@@ -105,6 +105,7 @@ def enter(tree: Tree, spec: dict[str, Any], null: int, join_cgroups: Callable[[]
             raise from_oserror(error, mount.describe()) from error
     if not any(mount.destination == "/dev" for mount in tree.mounts):
         _populate_image_dev(root, spec)
+    devices.populate_elsewhere(root, spec["linux"].get("devices") or [])
     _make_working_directory(root, spec["process"].get("cwd") or "/")
     _hide(root, spec["linux"], null)
     if spec.get("root", {}).get("readonly"):

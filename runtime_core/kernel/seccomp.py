@@ -45,7 +45,8 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
     Raises InvalidArgument for what the profile gets wrong, FailedPrecondition without libseccomp.
     """
     try:
-        import pyseccomp  # type: ignore[import-untyped]  # not at module level: it loads libseccomp, which only this function needs
+        # Not at module level: it loads libseccomp, which only this function needs.
+        import pyseccomp  # type: ignore[import-untyped]
     except (ImportError, RuntimeError, OSError) as error:
         raise FailedPrecondition(
             "seccomp needs the library libseccomp.so.2 (Debian: apt-get install libseccomp2)"

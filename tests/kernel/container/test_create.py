@@ -140,6 +140,20 @@ def test_configured_device_is_made_with_owner_and_mode(box: Box) -> None:
     assert box.run("stat", "-c", "%a %u %g %t %T", "/dev/deep/fuse").lines == ["640 7 8 a e5"]
 
 
+def test_device_outside_of_dev(box: Box) -> None:
+    """A device may be asked for anywhere, and stays within the root."""
+    (box.image / "link").symlink_to("../../../../../../../../tmp")
+    box.linux["devices"] = [{"path": "/link/deep/zero", "type": "c", "major": 1, "minor": 5}]
+    assert box.run("stat", "-c", "%F %t %T", "/tmp/deep/zero").lines == ["character special file 1 5"]
+    assert not os.path.exists("/tmp/deep")
+
+
+def test_pid_namespace_of_the_node(box: Box) -> None:
+    """Without a PID namespace in the spec the container sees the node's processes; its end is still its own."""
+    box.linux["namespaces"] = [entry for entry in box.linux["namespaces"] if entry["type"] != "pid"]
+    assert box.run("/bin/test", "-d", f"/proc/{os.getpid()}").status == 0
+
+
 def test_masked_and_read_only_paths(box: Box) -> None:
     """Masked files read as empty, masked directories are empty, read-only paths cannot be written."""
     script = "cat /proc/timer_list; ls -A /sys/firmware; touch /sys/firmware/x; echo 1 > /proc/sys/kernel/hostname"

@@ -294,7 +294,7 @@ def test_fake_device_in_the_image_is_refused(box: Box) -> None:
     """A regular file where the null device belongs is an error, not a null device (CVE-2026-88265)."""
     box.spec["mounts"] = [mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")]
     (box.image / "dev" / "null").write_text("")
-    with pytest.raises(FailedPrecondition, match="/dev/null of the image"):
+    with pytest.raises(FailedPrecondition, match="device null of the image"):
         box.create()
 
 

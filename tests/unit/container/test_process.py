@@ -9,7 +9,7 @@ import pytest
 from runtime_core.container import devices, messages
 from runtime_core.container.credentials import Credentials
 from runtime_core.container.program import Program
-from runtime_core.errors import InvalidArgument, NotFound, PermissionDenied, TrivetError
+from runtime_core.errors import DeadlineExceeded, InvalidArgument, NotFound, PermissionDenied, TrivetError
 
 
 def test_environment_last_entry_wins() -> None:
@@ -56,6 +56,8 @@ def test_default_devices_are_allowed_after_a_deny() -> None:
     assert found["devices"][0] == {"allow": False, "access": "rwm"}
     assert {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rwm"} in found["devices"]
     assert found["cpu"] == {}
+    again = devices.with_default_rules(found)
+    assert len(again["devices"]) == len(found["devices"])
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,7 @@ def test_default_devices_are_allowed_after_a_deny() -> None:
         (ValueError("x"), TrivetError),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), TrivetError),
         (NotFound("\udcff" + "x" * 100_000), NotFound),
+        (NotFound("\U0001f600" * 100_000), NotFound),
     ],
 )
 def test_failures_cross_the_channel(error: Exception, kind: type[TrivetError]) -> None:
@@ -74,6 +77,15 @@ def test_failures_cross_the_channel(error: Exception, kind: type[TrivetError]) -
     with ours, theirs:
         messages.send_failure(theirs, error, "doing something")
         with pytest.raises(kind):
+            messages.receive(ours)
+
+
+def test_silence_has_an_end() -> None:
+    """A child that hangs in a dead file system does not take its parent with it."""
+    ours, theirs = messages.pair()
+    with ours, theirs:
+        ours.settimeout(0.01)
+        with pytest.raises(DeadlineExceeded):
             messages.receive(ours)
 
 

@@ -8,47 +8,76 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 
+from runtime_core.container import init, messages
+from runtime_core.container.parent import end
+from runtime_core.errors import FailedPrecondition
 from runtime_core.kernel import mounts, syscalls
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _NAMESPACES = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS
+_AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 
 
-def fork(scratch: str) -> int:
-    """PID of the new process; `scratch` is an empty directory to mount its root on."""
-    pid, pidfd = syscalls.clone3(_NAMESPACES)
-    if pid:
-        os.close(pidfd)
-        return pid
+def fork(scratch: str, join_cgroup: Callable[[], None] | None = None) -> int:
+    """PID of the new process, once it is ready; `scratch` is an empty directory to mount its root on.
+
+    `join_cgroup` is called in it, where CgroupManager.attach(path, 0) costs little.
+    """
+    ours, theirs = messages.pair()
+    with ours, theirs:
+        pid, pidfd = syscalls.clone3(_NAMESPACES)
+        if pid == 0:
+            _run(scratch, theirs, join_cgroup)
+        theirs.close()
+        try:
+            kind, _payload, _descriptors = messages.receive(ours)
+            if kind != messages.CREATED:
+                raise FailedPrecondition("the pod's first process died while it was set up")
+        except BaseException:
+            end(pid, pidfd)
+            raise
+    os.close(pidfd)
+    return pid
+
+
+def _run(scratch: str, channel: socket.socket, join_cgroup: Callable[[], None] | None) -> None:
     try:
-        _become_nobody(scratch)
+        init.leave_parent({channel.fileno()})
+        signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+        syscalls.set_process_name("trivet-pause")
+        os.setsid()
+        if join_cgroup is not None:
+            join_cgroup()
+        _enter_empty_root(scratch)
+        syscalls.capset(0, 0, 0)
+        messages.send(channel, messages.CREATED)
+        syscalls.close_all_except(set())
         _reap()
-    finally:
-        os._exit(1)
+    except Exception as error:  # noqa: BLE001  the edge of a process: the parent raises it again
+        messages.send_failure(channel, error, "making the pod's first process")
+    os._exit(1)
 
 
-def _become_nobody(scratch: str) -> None:
-    syscalls.set_process_name("trivet-pause")
-    os.setsid()
+def _enter_empty_root(scratch: str) -> None:
     syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
-    target = os.open(scratch, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
-    mounts.attach(mounts.filesystem("tmpfs", ("size=4k",), syscalls.MOUNT_ATTR_RDONLY), target)
-    os.chdir(scratch)
-    syscalls.close_all_except(set())
+    target = os.open(scratch, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    tree = mounts.filesystem("tmpfs", ("size=4k",), syscalls.MOUNT_ATTR_RDONLY)
+    mounts.attach(tree, target)
+    os.fchdir(tree)
     syscalls.pivot_root(".", ".")
     syscalls.umount2(".", syscalls.MNT_DETACH)
     os.chdir("/")
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.capset(0, 0, 0)
 
 
 def _reap() -> None:
-    signal.set_wakeup_fd(-1)
-    awaited = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    """Wait for orphans for ever. The signals that would end a pod are taken and ignored: it ends by SIGKILL."""
     while True:
-        signal.sigwait(awaited)
+        signal.sigwait(_AWAITED)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 continue

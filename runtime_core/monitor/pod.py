@@ -16,14 +16,16 @@ from runtime_core.kernel import failpoint, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
 
 
-def open_namespaces(pod: dict[str, Any]) -> int:
-    """Make what `pod` (PodSpec as JSON) asks for; PID of the pod's own PID 1, or 0."""
+def open_namespaces(pod: dict[str, Any], join_cgroup: Callable[[], None]) -> int:
+    """Make what `pod` (PodSpec as JSON) asks for; PID of the pod's own PID 1, which calls
+    `join_cgroup` in itself, or 0."""
     flags = 0
     if pod["netns_path"]:
         flags |= syscalls.CLONE_NEWNET
@@ -45,7 +47,7 @@ def open_namespaces(pod: dict[str, Any]) -> int:
     if pod["pid_mode"] != "pod":
         return 0
     scratch = pod["directory"] + "/rootfs"
-    return pod_init.fork(scratch)
+    return pod_init.fork(scratch, join_cgroup)
 
 
 def pin(path: str) -> None:

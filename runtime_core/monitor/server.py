@@ -66,16 +66,16 @@ class Monitor:
         self._connections: dict[int, socket.socket] = {}
         self._is_ending = False
         self._catch_children()
-        self.pod_init = pod.open_namespaces(spec)
+        path = spec["cgroup_path"] if spec["pid_mode"] == "pod" else ""
+        if path:
+            self._cgroups.create(path, {})
+        self.pod_init = pod.open_namespaces(spec, lambda: self._cgroups.attach(path, 0) if path else None)
         os.chdir(self._directory)  # a socket's name holds 107 bytes: it is bound by its last part
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self._listener.bind("monitor.sock")
         os.chmod("monitor.sock", 0o600)
         self._listener.listen(8)
         self._watch(self._listener.fileno(), self._accept)
-        if self.pod_init and spec["cgroup_path"]:
-            self._cgroups.create(spec["cgroup_path"], {})
-            self._cgroups.attach(spec["cgroup_path"], self.pod_init)
 
     def serve(self) -> None:
         while not self._is_ending:

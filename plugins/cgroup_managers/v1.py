@@ -75,6 +75,9 @@ class CgroupV1:
             finally:
                 os.close(descriptor)
 
+    def exists(self, path: str) -> bool:
+        return os.path.isdir(self._roots["memory"] + path)
+
     def processes(self, path: str) -> list[int]:
         found: list[int] = []
         for directory, _names, _files in os.walk(self._roots["memory"] + path):

@@ -59,7 +59,7 @@ class NativeRuntime:
 
     # -- pods
 
-    def open_pod(self, pod: PodSpec) -> int:
+    def open_pod(self, pod: PodSpec) -> tuple[int, int]:
         for directory in (pod.directory, f"{pod.directory}/rootfs"):
             os.makedirs(directory, 0o700, exist_ok=True)
         argument = {"pod": _plain(pod), "cgroups": self._context.cgroup_manager}
@@ -74,7 +74,7 @@ class NativeRuntime:
             os.close(reader)
         self._directories[pod.id] = pod.directory
         self._monitors.connect(pod.id, pod.directory)
-        return int(answer["ready"])
+        return int(answer["ready"]), int(answer["init"])
 
     def close_pod(self, pod: PodSpec) -> None:
         with contextlib.suppress(Unavailable, DeadlineExceeded):

@@ -138,8 +138,9 @@ class RuntimeContext:
 class Runtime(Protocol):
     """The contract: runtime_core/testing/runtime_contract.py."""
 
-    def open_pod(self, pod: PodSpec) -> int:
-        """Start the pod's monitor and make its namespaces; the monitor's PID. Nothing is left on error."""
+    def open_pod(self, pod: PodSpec) -> tuple[int, int]:
+        """Start the pod's monitor and make its namespaces; PIDs of the monitor and of the pod's own PID 1
+        (0 when it has none). Nothing is left on error."""
         ...
 
     def close_pod(self, pod: PodSpec) -> None:

@@ -9,7 +9,7 @@ release is idempotent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -66,11 +66,16 @@ class Ledger:
         self.acquire(owner, *things)
         undo.callback(self.sweep, owner)
 
-    def sweep(self, owner: str) -> list[TrivetError]:
-        """Release all that `owner` holds, newest first; go on past errors, keep their rows, return them."""
+    def sweep(self, owner: str, kinds: Collection[str] = ()) -> list[TrivetError]:
+        """Release all that `owner` holds (of `kinds`, when given), newest first.
+
+        Goes on past errors, keeps the rows of what failed, and returns the errors.
+        """
         errors: list[TrivetError] = []
         released: list[Entry] = []
         for entry in reversed(self.held(owner)):
+            if kinds and entry.kind not in kinds:
+                continue
             try:
                 self._releasers[entry.kind](entry)
             except TrivetError as error:

@@ -27,6 +27,7 @@ class Collection(Generic[Record]):
         self._database, self._kind = database, kind
         self._encode = encode
         self._lock = threading.Lock()
+        self._changing = threading.Lock()
         self._records: dict[str, Record] = {
             key: decode(json.loads(document))
             for key, document in database.read("SELECT id, document FROM records WHERE kind = ?", (kind,))
@@ -56,13 +57,10 @@ class Collection(Generic[Record]):
                 self._records[key] = record
 
     def update(self, key: str, change: Callable[[Record], Record]) -> Record:
-        """Put what `change` makes of the present record; NotFound when there is none."""
-        with self._lock:
-            record = self._records.get(key)
-        if record is None:
-            raise NotFound(f"{self._kind} {key!r} does not exist")
-        changed = change(record)
-        self.put(key, changed)
+        """Put what `change` makes of the present record, atomically; NotFound when there is none."""
+        with self._changing:
+            changed = change(self.get(key))
+            self.put(key, changed)
         return changed
 
     def delete(self, key: str) -> None:

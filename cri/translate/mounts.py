@@ -1,0 +1,68 @@
+"""The mounts of a container: ours, then the caller's, shallow ones first. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cri.api.v1 import api_pb2 as api
+from cri.translate import names
+from runtime_core.errors import InvalidArgument, Unimplemented
+from runtime_core.sandbox.records import SandboxRecord
+
+_PROPAGATION = {
+    api.PROPAGATION_PRIVATE: "rprivate",
+    api.PROPAGATION_HOST_TO_CONTAINER: "rslave",
+    api.PROPAGATION_BIDIRECTIONAL: "rshared",
+}
+_FILES = (("/etc/hosts", "hosts"), ("/etc/hostname", "hostname"), ("/etc/resolv.conf", "resolv.conf"))
+
+
+def oci_mounts(
+    config: api.ContainerConfig, sandbox: SandboxRecord, *, privileged: bool
+) -> list[dict[str, Any]]:
+    """Of two mounts on one path the caller's wins."""
+    asked = [_mount(mount, f"config.mounts[{number}]") for number, mount in enumerate(config.mounts)]
+    taken = {mount["destination"].rstrip("/") for mount in asked}
+    found = [mount for mount in _defaults(sandbox, privileged=privileged) if mount["destination"] not in taken]
+    return found + sorted(asked, key=lambda mount: mount["destination"].rstrip("/").count("/"))
+
+
+def _defaults(sandbox: SandboxRecord, *, privileged: bool) -> list[dict[str, Any]]:
+    access = "rw" if privileged else "ro"
+    shm = f"{sandbox.directory}/shm" if sandbox.spec.own_ipc else "/dev/shm"  # noqa: S108  the mount point, not a scratch file
+    return [
+        _fs("/proc", "proc", "nosuid", "noexec", "nodev"),
+        _fs("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        _fs("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+        _fs("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
+        _fs("/sys", "sysfs", "nosuid", "noexec", "nodev", access),
+        _fs("/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", access),
+        _bind("/dev/shm", shm, "rprivate", "nosuid", "noexec", "nodev"),  # noqa: S108
+        *(_bind(path, f"{sandbox.directory}/{name}", "rprivate") for path, name in _FILES),
+    ]
+
+
+def _mount(mount: api.Mount, field: str) -> dict[str, Any]:
+    if mount.HasField("image"):
+        raise Unimplemented(f"{field}.image: image volumes are not there yet")
+    if mount.uidMappings or mount.gidMappings:
+        raise Unimplemented(f"{field}.uidMappings: user namespaces are not there yet")
+    destination = names.absolute_path(mount.container_path, f"{field}.container_path")
+    source = names.absolute_path(mount.host_path, f"{field}.host_path")
+    if mount.propagation not in _PROPAGATION:
+        raise InvalidArgument(f"{field}.propagation: {mount.propagation} is unknown")
+    options = ["rbind", _PROPAGATION[mount.propagation]]
+    if mount.recursive_read_only:
+        if not mount.readonly or mount.propagation != api.PROPAGATION_PRIVATE:
+            raise InvalidArgument(f"{field}.recursive_read_only: needs readonly and private propagation")
+        options.append("rro")
+    options.append("ro" if mount.readonly else "rw")
+    return {"destination": destination, "type": "bind", "source": source, "options": options}
+
+
+def _fs(destination: str, kind: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": kind, "options": list(options)}
+
+
+def _bind(destination: str, source: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": "bind", "source": source, "options": ["rbind", *options]}

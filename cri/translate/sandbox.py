@@ -1,0 +1,112 @@
+"""RunPodSandboxRequest to SandboxSpec. Pure but for the new id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from cri.api.v1 import api_pb2 as api
+from cri.translate import names
+from runtime_core.errors import InvalidArgument, NotFound, Unimplemented
+from runtime_core.sandbox.records import SandboxSpec
+
+_PID_MODES = {api.POD: "pod", api.CONTAINER: "container", api.NODE: "node"}
+_SYSCTL = re.compile(r"[a-z0-9]([-_a-z0-9]*[a-z0-9])?([./][a-z0-9]([-_a-z0-9*]*[a-z0-9*])?)*")
+_IPC_SYSCTLS = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem")
+_IPC_PREFIXES = ("kernel.shm", "fs.mqueue.")
+_PROTOCOLS = {api.TCP: "tcp", api.UDP: "udp", api.SCTP: "sctp"}
+_LONGEST_HOSTNAME = 63
+_HIGHEST_PORT = 65535
+#: what containers expect without privileges, as other runtimes set it
+_DEFAULT_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+
+
+def sandbox_spec(request: api.RunPodSandboxRequest, handlers: Collection[str], default_parent: str) -> SandboxSpec:
+    """Raises InvalidArgument (NotFound for an unknown handler) naming the field."""
+    config = request.config
+    if request.runtime_handler and request.runtime_handler not in handlers:
+        raise NotFound(f"runtime_handler: {request.runtime_handler!r} is not configured")
+    metadata = _metadata(config.metadata)
+    names.budget("config", config.labels, config.annotations)
+    security = config.linux.security_context
+    options = security.namespace_options
+    own_network = options.network != api.NODE
+    own_ipc = options.ipc != api.NODE
+    if options.userns_options.mode == api.POD and security.HasField("namespace_options") and options.HasField("userns_options"):
+        raise Unimplemented("config.linux.security_context.namespace_options.userns_options: user namespaces are not there yet")
+    if options.pid not in _PID_MODES:
+        raise InvalidArgument("config.linux.security_context.namespace_options.pid: a pod cannot target a container")
+    parent = config.linux.cgroup_parent or default_parent
+    return SandboxSpec(
+        id=names.new_id(),
+        name=names.sandbox_name(metadata),
+        metadata=metadata,
+        labels=dict(config.labels),
+        annotations=dict(config.annotations),
+        hostname=_hostname(config.hostname),
+        log_directory=names.absolute_path(config.log_directory, "config.log_directory") if config.log_directory else "",
+        dns=_dns(config.dns_config),
+        port_mappings=[_port(mapping, f"config.port_mappings[{n}]") for n, mapping in enumerate(config.port_mappings)],
+        handler=request.runtime_handler,
+        cgroup_parent=names.absolute_path(parent, "config.linux.cgroup_parent").rstrip("/"),
+        own_network=own_network,
+        own_ipc=own_ipc,
+        pid_mode=_PID_MODES[options.pid],
+        sysctls=_sysctls(dict(config.linux.sysctls), own_network=own_network, own_ipc=own_ipc),
+        privileged=security.privileged,
+    )
+
+
+def _metadata(metadata: api.PodSandboxMetadata) -> dict[str, Any]:
+    return {
+        "name": names.required(metadata.name, "config.metadata.name"),
+        "uid": names.required(metadata.uid, "config.metadata.uid"),
+        "namespace": names.required(metadata.namespace, "config.metadata.namespace"),
+        "attempt": metadata.attempt,
+    }
+
+
+def _hostname(hostname: str) -> str:
+    if len(hostname.encode()) > _LONGEST_HOSTNAME + 1:
+        raise InvalidArgument(f"config.hostname: {hostname!r} is longer than {_LONGEST_HOSTNAME + 1} bytes")
+    return names.check_text(hostname, "config.hostname")
+
+
+def _dns(dns: api.DNSConfig) -> dict[str, list[str]]:
+    found = {"servers": list(dns.servers), "searches": list(dns.searches), "options": list(dns.options)}
+    for key, values in found.items():
+        for value in values:
+            names.check_text(value, f"config.dns_config.{key}")
+    return {key: values for key, values in found.items() if values}
+
+
+def _port(mapping: api.PortMapping, field: str) -> dict[str, Any]:
+    for name, port in (("container_port", mapping.container_port), ("host_port", mapping.host_port)):
+        if not 0 <= port <= _HIGHEST_PORT:
+            raise InvalidArgument(f"{field}.{name}: {port} is not a port")
+    return {
+        "hostPort": mapping.host_port,
+        "containerPort": mapping.container_port,
+        "protocol": _PROTOCOLS.get(mapping.protocol, "tcp"),
+        "hostIP": mapping.host_ip,
+    }
+
+
+def _sysctls(wanted: dict[str, str], *, own_network: bool, own_ipc: bool) -> dict[str, str]:
+    """Only namespaced sysctls, and only in a namespace of the pod's own (CVE-2022-0811, CVE-2022-0532)."""
+    for key, value in wanted.items():
+        field = f"config.linux.sysctls[{key!r}]"
+        if not _SYSCTL.fullmatch(key) or any(character in value for character in "+=\n\0"):
+            raise InvalidArgument(f"{field}: {value!r} is not a sysctl and its value")
+        dotted = key.replace("/", ".")
+        if dotted.startswith("net."):
+            if not own_network:
+                raise InvalidArgument(f"{field}: the pod uses the node's network namespace")
+        elif dotted in _IPC_SYSCTLS or dotted.startswith(_IPC_PREFIXES):
+            if not own_ipc:
+                raise InvalidArgument(f"{field}: the pod uses the node's IPC namespace")
+        else:
+            raise InvalidArgument(f"{field}: this sysctl is not namespaced")
+    defaults = _DEFAULT_SYSCTLS if own_network else {}
+    return {**defaults, **wanted}

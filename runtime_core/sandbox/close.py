@@ -1,0 +1,66 @@
+"""Stop and remove pods and containers. Idempotent, and able to work from the records alone."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+
+from runtime_core.errors import DeadlineExceeded, NotFound, TrivetError, Unavailable
+from runtime_core.kernel import failpoint
+from runtime_core.sandbox.node import Node
+from runtime_core.sandbox.records import ContainerRecord, SandboxRecord, State
+
+_KILL_SECONDS = 30.0
+
+
+def stop_container(node: Node, record: ContainerRecord, grace: float) -> None:
+    """The stop signal, then SIGKILL after `grace` seconds. Returns when the end is recorded."""
+    if record.state == State.EXITED:
+        return
+    runtime = node.runtime_of(record.sandbox_id)
+    try:
+        if grace > 0 and record.state == State.RUNNING:
+            runtime.kill(record.sandbox_id, record.id, record.stop_signal)
+            failpoint.hit("stop.signalled")
+            if node.wait_end(record.id, grace):
+                return
+        runtime.kill(record.sandbox_id, record.id, signal.SIGKILL, everything=True)
+        runtime.kill(record.sandbox_id, record.id, signal.SIGKILL)
+    except (NotFound, Unavailable):
+        node.wait_end(record.id, _KILL_SECONDS)  # its monitor is dying: the ends are being reported
+        return
+    if not node.wait_end(record.id, _KILL_SECONDS):
+        raise DeadlineExceeded(f"container {record.id} does not end after SIGKILL")
+
+
+def remove_container(node: Node, record: ContainerRecord) -> None:
+    stop_container(node, record, 0)
+    failpoint.hit("remove.stopped")
+    _raise_first(node.ledger.sweep(record.id))
+    failpoint.hit("remove.released")
+    node.containers.delete(record.id)
+    node.forget_end(record.id)
+
+
+def stop_sandbox(node: Node, record: SandboxRecord) -> None:
+    """Kill its containers, give its network back, end its monitor."""
+    for container in node.containers_of(record.spec.id):
+        stop_container(node, container, 0)
+    failpoint.hit("stop.killed")
+    _raise_first(node.ledger.sweep(record.spec.id, kinds=("network", "pod")))
+    failpoint.hit("stop.released")
+    node.sandboxes.update(record.spec.id, lambda present: replace(present, is_ready=False))
+
+
+def remove_sandbox(node: Node, record: SandboxRecord) -> None:
+    if record.is_ready or node.ledger.held(record.spec.id):
+        stop_sandbox(node, record)
+    for container in node.containers_of(record.spec.id):
+        remove_container(node, container)
+    _raise_first(node.ledger.sweep(record.spec.id))
+    node.sandboxes.delete(record.spec.id)
+
+
+def _raise_first(errors: list[TrivetError]) -> None:
+    if errors:
+        raise errors[0]

@@ -1,0 +1,209 @@
+"""What all pod operations share: drivers, records, the ledger, and what monitors report."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runtime_core.errors import NotFound
+from runtime_core.images.store import Images
+from runtime_core.interfaces.network import Network, PodNetwork
+from runtime_core.interfaces.runtime import ContainerExit, PodSpec, Runtime
+from runtime_core.interfaces.snapshotter import Snapshotter
+from runtime_core.sandbox.records import (
+    ContainerRecord,
+    SandboxRecord,
+    State,
+    decode_container,
+    decode_sandbox,
+    encode,
+)
+from runtime_core.store.database import Database
+from runtime_core.store.ledger import Entry, Ledger
+from runtime_core.store.locks import Locks
+from runtime_core.store.records import Collection
+
+_START_FAILED = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directories:
+    """Where this daemon keeps things: `root` survives a reboot, `state` does not."""
+
+    root: Path
+    state: Path
+
+    def pod(self, sandbox_id: str) -> str:
+        return str(self.state / "pods" / sandbox_id)
+
+    def netns(self, sandbox_id: str) -> str:
+        return str(self.state / "netns" / sandbox_id)
+
+
+class Node:
+    """One daemon's pods. `runtimes` and `network` are set once, before anything is served."""
+
+    def __init__(
+        self, directories: Directories, database: Database, images: Images, snapshotter: Snapshotter, cgroups: Any
+    ) -> None:
+        self.directories, self.images = directories, images
+        self.snapshotter, self.cgroups = snapshotter, cgroups
+        self.runtimes: Mapping[str, Runtime] = {}
+        self.network: Network
+        self.sandboxes: Collection[SandboxRecord] = Collection(
+            database, "sandbox", encode=encode, decode=decode_sandbox
+        )
+        self.containers: Collection[ContainerRecord] = Collection(
+            database, "container", encode=encode, decode=decode_container
+        )
+        self.ledger = Ledger(
+            database,
+            {
+                "pod": self._release_pod,
+                "network": self._release_network,
+                "cgroup-parent": self._release_cgroup_parent,
+                "snapshot": lambda entry: self.snapshotter.remove(entry.reference),
+                "container": self._release_container,
+            },
+        )
+        self.locks = Locks()
+        self._ended: dict[str, threading.Event] = {}
+        self.on_change: Callable[[ContainerRecord], None] = lambda _record: None
+
+    # -- looking up
+
+    def sandbox(self, sandbox_id: str) -> SandboxRecord:
+        """By id or an unambiguous beginning of it."""
+        return _by_prefix(self.sandboxes, sandbox_id, "pod sandbox")
+
+    def container(self, container_id: str) -> ContainerRecord:
+        return _by_prefix(self.containers, container_id, "container")
+
+    def containers_of(self, sandbox_id: str) -> list[ContainerRecord]:
+        return [record for record in self.containers.all() if record.sandbox_id == sandbox_id]
+
+    def runtime(self, handler: str) -> Runtime:
+        runtime = self.runtimes.get(handler)
+        if runtime is None:
+            raise NotFound(f"runtime handler {handler!r} is not configured")
+        return runtime
+
+    def runtime_of(self, sandbox_id: str) -> Runtime:
+        return self.runtime(self.sandboxes.get(sandbox_id).spec.handler)
+
+    # -- ends of containers
+
+    def expect_end(self, container_id: str) -> None:
+        self._ended[container_id] = threading.Event()
+
+    def wait_end(self, container_id: str, timeout: float | None) -> bool:
+        event = self._ended.get(container_id)
+        return event is None or event.wait(timeout)
+
+    def forget_end(self, container_id: str) -> None:
+        self._ended.pop(container_id, None)
+
+    def container_started(self, container_id: str, started_at: int) -> None:
+        def change(record: ContainerRecord) -> ContainerRecord:
+            state = record.state if record.state == State.EXITED else State.RUNNING
+            return replace(record, state=state, started_at=started_at)
+
+        self.containers.update(container_id, change)
+
+    def container_failed(self, container_id: str, message: str) -> None:
+        """It could not be started."""
+
+        def change(record: ContainerRecord) -> ContainerRecord:
+            return replace(
+                record,
+                state=State.EXITED,
+                started_at=record.started_at or time.time_ns(),
+                finished_at=time.time_ns(),
+                exit_code=_START_FAILED,
+                reason="StartError",
+                message=message,
+            )
+
+        self.containers.update(container_id, change)
+
+    def container_ended(self, end: ContainerExit) -> None:
+        """What a monitor reports; told twice, it is heard once."""
+
+        def change(record: ContainerRecord) -> ContainerRecord:
+            if record.state == State.EXITED:
+                return record
+            reason = "OOMKilled" if end.oom_killed else "Completed" if end.exit_code == 0 else "Error"
+            return replace(
+                record,
+                state=State.EXITED,
+                finished_at=end.finished_at,
+                exit_code=end.exit_code,
+                reason=reason,
+                message=end.message,
+            )
+
+        try:
+            self.on_change(self.containers.update(end.container_id, change))
+        except NotFound:
+            return  # removed meanwhile
+        event = self._ended.get(end.container_id)
+        if event is not None:
+            event.set()
+
+    def pod_lost(self, sandbox_id: str) -> None:
+        """A monitor has died: its pod is no longer ready. The kubelet will stop it and make another."""
+        try:
+            self.sandboxes.update(sandbox_id, lambda record: replace(record, is_ready=False))
+        except NotFound:
+            return
+
+    # -- releasing what the ledger names
+
+    def _release_pod(self, entry: Entry) -> None:
+        document = json.loads(entry.reference)
+        handler = document.pop("handler")
+        self.runtime(handler).close_pod(PodSpec(**document))
+
+    def _release_network(self, entry: Entry) -> None:
+        self.network.detach(PodNetwork(**json.loads(entry.reference)))
+
+    def _release_cgroup_parent(self, entry: Entry) -> None:
+        if not self.cgroups.processes(entry.reference):
+            self.cgroups.destroy(entry.reference)
+
+    def _release_container(self, entry: Entry) -> None:
+        document = json.loads(entry.reference)
+        self.runtime(document["handler"]).delete(document["sandbox"], entry.owner)
+
+
+def pod_reference(pod: PodSpec, handler: str) -> str:
+    """What is needed to close a pod of which nothing else is known."""
+    document = {
+        key: getattr(pod, key) for key in ("id", "directory", "netns_path", "cgroup_path")
+    }
+    return json.dumps({**document, "handler": handler})
+
+
+def network_reference(network: PodNetwork) -> str:
+    return json.dumps(asdict(network))
+
+
+def _by_prefix(collection: Collection[Any], key: str, what: str) -> Any:
+    found = collection.find(key)
+    if found is not None:
+        return found
+    if not key:
+        raise NotFound(f"{what} id is empty")
+    matching = [record for record in collection.all() if _id(record).startswith(key)]
+    if len(matching) != 1:
+        raise NotFound(f"{what} {key!r} does not exist" if not matching else f"{what} {key!r} is ambiguous")
+    return matching[0]
+
+
+def _id(record: SandboxRecord | ContainerRecord) -> str:
+    return record.spec.id if isinstance(record, SandboxRecord) else record.id

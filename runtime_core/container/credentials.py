@@ -61,7 +61,9 @@ class Credentials:
             try:
                 resource.setrlimit(kind, (soft, hard))
             except (OSError, ValueError) as error:
-                raise PermissionDenied(f"process.rlimits: {name} cannot be set to {soft}:{hard}: {error}") from error
+                raise PermissionDenied(
+                    f"process.rlimits: {name} cannot be set to {soft}:{hard}: {error}"
+                ) from error
         os.umask(self.umask)
         capabilities.limit_bounding(self.bounding)
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)

@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 
-from runtime_core.container import messages, rootfs, sysctls
+from runtime_core.container import messages, root_mount, rootfs, sysctls
 from runtime_core.container.console import open_console
 from runtime_core.container.credentials import Credentials, adjust_oom_score
 from runtime_core.container.program import Program, give_stdio, take_stdio
@@ -147,7 +147,7 @@ class _Setup:
 
     def _host_uid(self, user_namespace: int) -> int:
         uid, gid = self.credentials.uid, self.credentials.gid
-        on_host = rootfs.host_ids(user_namespace, uid, gid)
+        on_host = root_mount.host_ids(user_namespace, uid, gid)
         if _OVERFLOW_ID in on_host:
             raise InvalidArgument(f"process.user: {uid}:{gid} is not mapped in the user namespace")
         return on_host[0]
@@ -218,5 +218,3 @@ class _Setup:
         if stdio_owner >= 0:
             give_stdio((0, 1, 2), stdio_owner)
         return ()
-
-

@@ -11,10 +11,11 @@ reaches the host.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
-from runtime_core.container import cgroup_mounts, devices
+from runtime_core.container import cgroup_mounts, devices, root_mount
 from runtime_core.container.mount_options import Options, propagation
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
 from runtime_core.kernel import mounts, paths, syscalls
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 _RECURSIVE = syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
 #: Files below /proc that may be mounted over: what lxcfs provides.
 _PROC_FILES = frozenset(
-    f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
+    f"/proc/{name}"
+    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
 )
 
 
@@ -71,7 +73,7 @@ def gather(root: dict[str, Any], spec: dict[str, Any], user_namespace: int = -1)
     """Clone and mount, detached, what needs the host's privileges: the root, bind mounts, /dev."""
     found = [Mount(entry, f"mounts[{number}]") for number, entry in enumerate(spec.get("mounts") or ())]
     try:
-        base = _idmapped_root(root, user_namespace) if user_namespace >= 0 else _root(root)
+        base = root_mount.mount(root, user_namespace)
     except OSError as error:
         raise from_oserror(error, f"mounting the root file system ({root['type']})") from error
     for mount in found:
@@ -124,75 +126,6 @@ def host_null() -> int:
     if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
         raise FailedPrecondition("/dev/null of the host is not the null device")
     return descriptor
-
-
-def host_ids(user_namespace: int, uid: int, gid: int) -> tuple[int, int]:
-    """What the ids `uid` and `gid` of the user namespace are on the host: an idmapped mount shows it."""
-    tree = mounts.filesystem("tmpfs", (f"uid={uid}", f"gid={gid}", "nr_inodes=1"))
-    try:
-        mounts.idmap(tree, user_namespace)
-        status = os.fstat(tree)
-        return status.st_uid, status.st_gid
-    finally:
-        os.close(tree)
-
-
-def _root(root: dict[str, Any]) -> int:
-    if root["type"] == "bind":
-        tree = mounts.bind(root["source"], recursive=True)
-    elif root["type"] == "overlay":
-        lower = list(root["lower"])
-        if not root.get("upper") and len(lower) == 1:
-            tree = mounts.bind(lower[0])  # overlayfs wants two layers where there is no upper one
-        else:
-            tree = mounts.overlay(lower, root.get("upper") or "", root.get("work") or "")
-    else:
-        raise InvalidArgument(f"root.type: {root['type']!r} is neither overlay nor bind")
-    if root.get("read_only"):
-        syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY)
-    return tree
-
-
-def _idmapped_root(root: dict[str, Any], user_namespace: int) -> int:
-    """The root with the owners that the user namespace shows as the image's; the disk keeps the image's ids."""
-    if root["type"] != "overlay" or not root.get("upper"):
-        tree = _root(root)
-        mounts.idmap(tree, user_namespace, recursive=root["type"] == "bind")
-        return tree
-    opened: list[int] = []
-    try:
-        for directory in root["lower"]:
-            opened.append(mounts.bind(directory))
-            mounts.idmap(opened[-1], user_namespace)
-        # Upper and work must be on one mount, so it is the directory above both that is cloned.
-        above = os.path.commonpath((root["upper"], root["work"]))
-        opened.append(mounts.bind(above))
-        mounts.idmap(opened[-1], user_namespace)
-        pair = [_below(opened[-1], above, path) for path in (root["upper"], root["work"])]
-        opened += pair
-        return _mount_as_container_root(opened[: len(root["lower"])], pair, user_namespace)
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
-
-
-def _below(tree: int, above: str, path: str) -> int:
-    return os.open(os.path.relpath(path, above), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tree)
-
-
-def _mount_as_container_root(lower: list[int], pair: list[int], user_namespace: int) -> int:
-    """overlayfs makes files of its own as who mounted it, and through idmapped layers only ids of the
-    user namespace can be written: so the mounter's file-system ids are those of the container's root."""
-    uid, gid = host_ids(user_namespace, 0, 0)
-    bits = syscalls.prctl(syscalls.PR_GET_SECUREBITS)
-    syscalls.prctl(syscalls.PR_SET_SECUREBITS, bits | syscalls.SECBIT_NO_SETUID_FIXUP)  # else capabilities go
-    before = syscalls.setfsuid(uid), syscalls.setfsgid(gid)
-    try:
-        return mounts.overlay(lower, pair[0], pair[1])
-    finally:
-        syscalls.setfsuid(before[0])
-        syscalls.setfsgid(before[1])
-        syscalls.prctl(syscalls.PR_SET_SECUREBITS, bits)
 
 
 def _clone(mount: Mount, user_namespace: int) -> None:
@@ -298,15 +231,15 @@ def _plain_directory(root: int, mount: Mount) -> int:
     try:
         os.mkdir(name, 0o755, dir_fd=root)
     except OSError as error:
-        if error.errno not in (17, 30):  # EEXIST; EROFS: then it is there, or the next call says so
+        if error.errno not in (errno.EEXIST, errno.EROFS):  # there, or the next call says so
             raise
     try:
         return syscalls.openat2(
             root, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, 0,
             syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS,
         )  # fmt: skip
-    except (NotADirectoryError, OSError) as error:
-        if error.errno in (20, 40):  # ENOTDIR, ELOOP
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
             raise InvalidArgument(f"{mount.destination!r} of the image is not a real directory") from None
         raise
 
@@ -347,7 +280,9 @@ def _cover(root: int, path: str, null: int) -> None:
         return
     try:
         if stat.S_ISDIR(os.fstat(target).st_mode):
-            tree = mounts.filesystem("tmpfs", ("nr_blocks=1", "nr_inodes=1", "mode=755"), syscalls.MOUNT_ATTR_RDONLY)
+            tree = mounts.filesystem(
+                "tmpfs", ("nr_blocks=1", "nr_inodes=1", "mode=755"), syscalls.MOUNT_ATTR_RDONLY
+            )
         else:
             tree = mounts.clone("", directory=null)
         mounts.attach(tree, target)

@@ -37,11 +37,7 @@ def names(bits: int) -> list[str]:
 def machine() -> list[str]:
     """The capabilities that this process can hand on: its bounding set and what it holds itself."""
     _effective, permitted, _inheritable = syscalls.capget()
-    return [
-        name
-        for name, number in _NUMBERS.items()
-        if permitted >> number & 1 and _is_bounding(number)
-    ]
+    return [name for name, number in _NUMBERS.items() if permitted >> number & 1 and _is_bounding(number)]
 
 
 def limit_bounding(kept: int) -> None:

@@ -59,7 +59,9 @@ def fork_into(pid_namespace: int, flags: int) -> tuple[int, int]:
 
 
 def create_owned(
-    kinds: Iterable[str], uid_mappings: Iterable[tuple[int, int, int]], gid_mappings: Iterable[tuple[int, int, int]]
+    kinds: Iterable[str],
+    uid_mappings: Iterable[tuple[int, int, int]],
+    gid_mappings: Iterable[tuple[int, int, int]],
 ) -> dict[str, int]:
     """A new user namespace and, owned by it, the namespaces `kinds` ("network", "ipc", "uts").
 
@@ -111,4 +113,6 @@ def join(namespaces: Mapping[str, int]) -> None:
             try:
                 syscalls.setns(descriptor, FLAGS[kind])
             except ProcessLookupError:
-                raise FailedPrecondition(f"the process whose {kind} namespace was to be joined has ended") from None
+                raise FailedPrecondition(
+                    f"the process whose {kind} namespace was to be joined has ended"
+                ) from None

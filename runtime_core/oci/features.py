@@ -16,7 +16,11 @@ _ARCHITECTURES = ("AARCH64", "ARM", "RISCV64", "X32", "X86", "X86_64")
 
 
 def document(
-    *, mount_options: Sequence[str], capabilities: Sequence[str], cgroup_versions: Sequence[int], has_apparmor: bool
+    *,
+    mount_options: Sequence[str],
+    capabilities: Sequence[str],
+    cgroup_versions: Sequence[int],
+    has_apparmor: bool,
 ) -> dict[str, Any]:
     """`capabilities` are those that the machine can give, `cgroup_versions` those with a driver."""
     return {

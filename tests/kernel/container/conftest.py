@@ -248,7 +248,9 @@ def _default_spec() -> dict[str, Any]:
         "mounts": [
             _own("/proc", "proc", "nosuid", "noexec", "nodev"),
             _own("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-            _own("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+            _own(
+                "/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"
+            ),
             _own("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
             _own("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
             _own("/sys", "sysfs", "nosuid", "noexec", "nodev", "ro"),

@@ -135,7 +135,15 @@ def test_devices_that_were_not_allowed_stay_closed(box: Box) -> None:
 def test_configured_device_is_made_with_owner_and_mode(box: Box) -> None:
     """linux.devices: path, numbers, mode and owner are as asked for."""
     box.linux["devices"] = [
-        {"path": "/dev/deep/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640, "uid": 7, "gid": 8}
+        {
+            "path": "/dev/deep/fuse",
+            "type": "c",
+            "major": 10,
+            "minor": 229,
+            "fileMode": 0o640,
+            "uid": 7,
+            "gid": 8,
+        }
     ]
     assert box.run("stat", "-c", "%a %u %g %t %T", "/dev/deep/fuse").lines == ["640 7 8 a e5"]
 
@@ -156,7 +164,9 @@ def test_pid_namespace_of_the_node(box: Box) -> None:
 
 def test_masked_and_read_only_paths(box: Box) -> None:
     """Masked files read as empty, masked directories are empty, read-only paths cannot be written."""
-    script = "cat /proc/timer_list; ls -A /sys/firmware; touch /sys/firmware/x; echo 1 > /proc/sys/kernel/hostname"
+    script = (
+        "cat /proc/timer_list; ls -A /sys/firmware; touch /sys/firmware/x; echo 1 > /proc/sys/kernel/hostname"
+    )
     finished = box.shell(script)
     assert finished.stdout == ""
     assert finished.stderr.count("Read-only file system") >= 2

@@ -231,7 +231,13 @@ def test_image_without_proc_and_sys_gets_them(box: Box) -> None:
 
 @pytest.mark.parametrize(
     ("destination", "kind"),
-    [("/proc", "bind"), ("/proc", "tmpfs"), ("//proc/.", "bind"), ("/proc/self", "bind"), ("/proc/sys", "tmpfs")],
+    [
+        ("/proc", "bind"),
+        ("/proc", "tmpfs"),
+        ("//proc/.", "bind"),
+        ("/proc/self", "bind"),
+        ("/proc/sys", "tmpfs"),
+    ],
 )
 def test_nothing_covers_procfs(box: Box, volume: Path, destination: str, kind: str) -> None:
     """A volume over /proc or in it is refused: labels and sysctls would go to a fake (CVE-2019-16884)."""
@@ -276,7 +282,9 @@ def test_symlinked_dev_makes_nothing_outside(box: Box, tmp_path: Path) -> None:
 
 def test_symlinked_dev_without_a_mount_is_refused(box: Box) -> None:
     """Without a /dev mount the devices go into the image's own directory, never through a link."""
-    box.spec["mounts"] = [mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")]
+    box.spec["mounts"] = [
+        mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")
+    ]
     (box.image / "dev").rmdir()
     (box.image / "etc" / "sub").mkdir()
     (box.image / "dev").symlink_to("/etc/sub")
@@ -286,13 +294,17 @@ def test_symlinked_dev_without_a_mount_is_refused(box: Box) -> None:
 
 def test_without_a_dev_mount_the_image_gets_the_devices(box: Box) -> None:
     """The default devices are there in any case."""
-    box.spec["mounts"] = [mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")]
+    box.spec["mounts"] = [
+        mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")
+    ]
     assert box.shell("echo x > /dev/null && stat -c %F /dev/zero").lines == ["character special file"]
 
 
 def test_fake_device_in_the_image_is_refused(box: Box) -> None:
     """A regular file where the null device belongs is an error, not a null device (CVE-2026-88265)."""
-    box.spec["mounts"] = [mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")]
+    box.spec["mounts"] = [
+        mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")
+    ]
     (box.image / "dev" / "null").write_text("")
     with pytest.raises(FailedPrecondition, match="device null of the image"):
         box.create()
@@ -349,7 +361,9 @@ def test_source_that_is_missing_is_not_found(box: Box) -> None:
 
 def test_cgroup_mount_is_read_only(box: Box) -> None:
     """Neither a controller's files nor the directory above can be written (CVE-2023-25809)."""
-    finished = box.shell("echo 1 > /sys/fs/cgroup/pids/notify_on_release; mkdir /sys/fs/cgroup/x /sys/fs/cgroup/pids/x")
+    finished = box.shell(
+        "echo 1 > /sys/fs/cgroup/pids/notify_on_release; mkdir /sys/fs/cgroup/x /sys/fs/cgroup/pids/x"
+    )
     assert finished.stderr.count("Read-only file system") == 3
 
 
@@ -358,6 +372,7 @@ def test_nothing_is_imported_in_the_container(box: Box, monkeypatch: pytest.Monk
 
     The audit hook of the forked init would fail the container.
     """
+
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         if os.getpid() != 1:
             return

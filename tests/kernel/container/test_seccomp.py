@@ -48,9 +48,24 @@ def test_runtime_default_lets_programs_run(box: Box, no_new_privileges: bool) ->
 
 def test_unknown_call_is_not_there(box: Box) -> None:
     """A call newer than a deny-by-default profile is ENOSYS, so that libraries fall back; an older one EPERM."""
-    calls = ["read", "write", "exit_group", "exit", "rt_sigreturn", "rt_sigaction", "futex", "munmap", "mmap", "brk", "close"]
+    calls = [
+        "read",
+        "write",
+        "exit_group",
+        "exit",
+        "rt_sigreturn",
+        "rt_sigaction",
+        "futex",
+        "munmap",
+        "mmap",
+        "brk",
+        "close",
+    ]
     program = seccomp.compile_profile(
-        {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": [*calls, "openat2"], "action": "SCMP_ACT_ALLOW"}]}
+        {
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "syscalls": [{"names": [*calls, "openat2"], "action": "SCMP_ACT_ALLOW"}],
+        }
     )
     libc = ctypes.CDLL(None, use_errno=True)
     reader, writer = os.pipe()

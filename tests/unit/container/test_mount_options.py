@@ -33,7 +33,12 @@ def test_attributes(options: list[str], attributes: int, cleared: int) -> None:
 
 @pytest.mark.parametrize(
     ("options", "attributes", "cleared"),
-    [(["rro"], _RO, 0), (["rnoatime"], _NOATIME, _ATIME), (["rrw"], 0, _RO), (["rnosuid", "rro"], _RO | _NOSUID, 0)],
+    [
+        (["rro"], _RO, 0),
+        (["rnoatime"], _NOATIME, _ATIME),
+        (["rrw"], 0, _RO),
+        (["rnosuid", "rro"], _RO | _NOSUID, 0),
+    ],
 )
 def test_recursive_attributes(options: list[str], attributes: int, cleared: int) -> None:
     """An "r" before an option means all mounts below too."""

@@ -14,7 +14,11 @@ from runtime_core.kernel import seccomp
 
 
 def _profile(*rules: dict[str, Any], default: str = "SCMP_ACT_ALLOW") -> dict[str, Any]:
-    return {"defaultAction": default, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"], "syscalls": list(rules)}
+    return {
+        "defaultAction": default,
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "syscalls": list(rules),
+    }
 
 
 def test_program_is_an_array_of_instructions() -> None:
@@ -52,7 +56,9 @@ def test_unknown_system_calls_are_left_out() -> None:
 def test_two_conditions_on_one_argument_are_alternatives() -> None:
     """libseccomp refuses them in one rule; runc reads them as "or"."""
     comparisons = [{"index": 0, "op": "SCMP_CMP_EQ", "value": value} for value in (1, 2)]
-    assert seccomp.compile_profile(_profile({"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": comparisons}))
+    assert seccomp.compile_profile(
+        _profile({"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": comparisons})
+    )
 
 
 def test_cache_compiles_once_and_survives(tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ def test_document_says_what_is_there() -> None:
     found = json.loads(
         json.dumps(
             features.document(
-                mount_options=mount_options.KNOWN, capabilities=["CAP_CHOWN"], cgroup_versions=[1], has_apparmor=False
+                mount_options=mount_options.KNOWN,
+                capabilities=["CAP_CHOWN"],
+                cgroup_versions=[1],
+                has_apparmor=False,
             )
         )
     )

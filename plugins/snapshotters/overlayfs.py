@@ -101,6 +101,15 @@ class OverlayfsSnapshotter:
     def snapshots(self) -> list[str]:
         return [entry.name for entry in self._snapshots.iterdir()]
 
+    def layers_in_use(self) -> set[str]:
+        found: set[str] = set()
+        for key in self.snapshots():
+            try:
+                found |= set(json.loads((self._snapshots / key / "layers").read_text()))
+            except FileNotFoundError:
+                continue  # half-made: it stands on nothing yet
+        return found
+
     def usage(self, key: str) -> Usage:
         size = inodes = 0
         pending = [str(self._snapshots / _checked(key) / "upper")]

@@ -66,6 +66,10 @@ class Snapshotter(Protocol):
         """Keys of all active snapshots."""
         ...
 
+    def layers_in_use(self) -> set[str]:
+        """Chain IDs that a snapshot stands on."""
+        ...
+
     def usage(self, key: str) -> Usage:
         """Of the writable layer alone."""
         ...

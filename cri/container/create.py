@@ -1,0 +1,245 @@
+"""CreateContainer: image, snapshot, spec, and everything but the exec of the program."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from cri.api.v1 import api_pb2 as api
+from cri.service import Service
+from cri.translate import names, security
+from cri.translate.container import Device, Inputs, container_spec
+from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
+from runtime_core.images.store import Image
+from runtime_core.interfaces.runtime import ContainerSpec, RootMount
+from runtime_core.kernel import failpoint, paths
+from runtime_core.sandbox.node import Node
+from runtime_core.sandbox.records import ContainerRecord, SandboxRecord, State
+from runtime_core.serving.gate import Call
+
+_MOST_PASSWD = 4 * 1024 * 1024
+_MOST_PROFILE = 4 * 1024 * 1024
+_RTMIN, _RTMAX = 34, 64
+
+
+def create_container(service: Service, request: api.CreateContainerRequest, call: Call) -> api.CreateContainerResponse:
+    sandbox = service.node.sandbox(request.pod_sandbox_id)
+    if not sandbox.is_ready:
+        raise FailedPrecondition(f"pod_sandbox_id: pod {sandbox.spec.id} is not ready")
+    metadata = {
+        "name": names.required(request.config.metadata.name, "config.metadata.name"),
+        "attempt": request.config.metadata.attempt,
+    }
+    names.budget("config", request.config.labels, request.config.annotations)
+    name = names.container_name(metadata, sandbox.spec.metadata)
+    container_id = service.operations.once(
+        f"CreateContainer {name}", lambda: _create(service, request.config, sandbox, name, metadata), call.time_remaining()
+    )
+    return api.CreateContainerResponse(container_id=container_id)
+
+
+def _create(
+    service: Service, config: api.ContainerConfig, sandbox: SandboxRecord, name: str, metadata: dict[str, Any]
+) -> str:
+    node = service.node
+    for present in node.containers_of(sandbox.spec.id):
+        if present.name == name and present.state == State.CREATED:
+            return present.id  # the first call's answer was lost on its way
+    image = node.images.find(config.image.image) if config.image.image else None
+    if image is None:
+        raise NotFound(f"config.image.image: {config.image.image!r} is not on this node")
+    container_id = names.new_id()
+    with ExitStack() as undo:
+        owned = json.dumps({"sandbox": sandbox.spec.id, "handler": sandbox.spec.handler})
+        node.ledger.guard(undo, container_id, ("snapshot", container_id), ("container", owned))
+        root = node.snapshotter.prepare(container_id, image.chain_ids)
+        failpoint.hit("create.snapshot")
+        spec = container_spec(_inputs(service, container_id, config, sandbox, image, root))
+        record = _record(container_id, name, metadata, config, sandbox, image, spec)
+        _check_mounts(config)
+        node.expect_end(container_id)
+        undo.callback(node.forget_end, container_id)
+        node.runtime(sandbox.spec.handler).create(
+            ContainerSpec(
+                id=container_id,
+                pod_id=sandbox.spec.id,
+                spec=spec,
+                root=root,
+                log_path=record.log_path,
+                stdin=config.stdin,
+                stdin_once=config.stdin_once,
+                stop_signal=record.stop_signal,
+            )
+        )
+        failpoint.hit("create.created")
+        node.containers.put(container_id, record)
+        undo.pop_all()
+    failpoint.hit("create.recorded")
+    return container_id
+
+
+def _inputs(
+    service: Service, container_id: str, config: api.ContainerConfig, sandbox: SandboxRecord, image: Image, root: RootMount
+) -> Inputs:
+    context = config.linux.security_context
+    return Inputs(
+        id=container_id,
+        config=config,
+        sandbox=sandbox,
+        image=image.config,
+        facts=service.facts,
+        passwd=_from_layers(root, "etc/passwd"),
+        group=_from_layers(root, "etc/group"),
+        localhost_profile=_localhost_profile(security.seccomp_kind(context)),
+        devices={device.host_path: host_device(device.host_path) for device in config.devices},
+        pid_target=_pid_target(service.node, context.namespace_options, sandbox),
+    )
+
+
+def _from_layers(root: RootMount, path: str) -> bytes:
+    """A small file as the image has it: of the highest layer that has the path at all."""
+    for layer in root.lower:
+        directory = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = paths.open_in_root(directory, path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if paths.is_missing(error):
+                continue
+            return b""  # a symlink that leads nowhere, or a whiteout's device
+        finally:
+            os.close(directory)
+        try:
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                return b""  # a whiteout
+            return paths.read_bounded(descriptor, _MOST_PASSWD, f"the image's /{path}")
+        finally:
+            os.close(descriptor)
+    return b""
+
+
+def _localhost_profile(kind: tuple[str, str]) -> dict[str, Any] | None:
+    if kind[0] != "localhost":
+        return None
+    field = "config.linux.security_context.seccomp.localhost_ref"
+    try:
+        content = Path(kind[1]).read_bytes()[: _MOST_PROFILE + 1]
+        profile = json.loads(content)
+    except FileNotFoundError:
+        raise NotFound(f"{field}: {kind[1]} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{field}: {kind[1]}: {error}") from error
+    if not isinstance(profile, dict):
+        raise InvalidArgument(f"{field}: {kind[1]} is not a JSON object")
+    return profile
+
+
+def host_device(path: str) -> Device:
+    names.absolute_path(path, "config.devices.host_path")
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise from_oserror(error, f"config.devices.host_path: {path}") from error
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+        raise InvalidArgument(f"config.devices.host_path: {path} is not a device")
+    return Device(
+        path=path,
+        mode=status.st_mode,
+        major=os.major(status.st_rdev),
+        minor=os.minor(status.st_rdev),
+        uid=status.st_uid,
+        gid=status.st_gid,
+    )
+
+
+def _pid_target(node: Node, options: api.NamespaceOption, sandbox: SandboxRecord) -> int:
+    if options.pid != api.TARGET:
+        return 0
+    target = node.container(options.target_id)
+    if target.sandbox_id != sandbox.spec.id or target.state != State.RUNNING:
+        raise FailedPrecondition("config.linux.security_context.namespace_options.target_id: not a running container of this pod")
+    return next(iter(node.cgroups.processes(target.cgroup_path)), 0)
+
+
+def _record(
+    container_id: str,
+    name: str,
+    metadata: dict[str, Any],
+    config: api.ContainerConfig,
+    sandbox: SandboxRecord,
+    image: Image,
+    spec: dict[str, Any],
+) -> ContainerRecord:
+    linux = spec["linux"]
+    return ContainerRecord(
+        id=container_id,
+        name=name,
+        sandbox_id=sandbox.spec.id,
+        metadata=metadata,
+        image=config.image.user_specified_image or config.image.image,
+        image_ref=image.id,
+        labels=dict(config.labels),
+        annotations=dict(config.annotations),
+        mounts=[
+            {
+                "container_path": mount.container_path,
+                "host_path": mount.host_path,
+                "readonly": mount.readonly,
+                "selinux_relabel": mount.selinux_relabel,
+                "propagation": mount.propagation,
+                "recursive_read_only": mount.recursive_read_only,
+            }
+            for mount in config.mounts
+        ],
+        log_path=_log_path(config.log_path, sandbox.spec.log_directory),
+        cgroup_path=linux["cgroupsPath"],
+        stop_signal=stop_signal(config.stop_signal, image.config.get("StopSignal") or ""),
+        process=spec["process"],
+        resources={key: value for key, value in linux["resources"].items() if key != "devices"},
+        created_at=time.time_ns(),
+    )
+
+
+def _log_path(relative: str, directory: str) -> str:
+    if not relative or not directory:
+        return ""
+    if relative.startswith("/") or ".." in relative.split("/"):
+        raise InvalidArgument(f"config.log_path: {relative!r} leaves the pod's log directory")
+    path = Path(directory, relative)
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return str(path)
+
+
+def _check_mounts(config: api.ContainerConfig) -> None:
+    for number, mount in enumerate(config.mounts):
+        try:
+            os.stat(mount.host_path)
+        except FileNotFoundError:
+            raise NotFound(f"config.mounts[{number}].host_path: {mount.host_path!r} does not exist") from None
+
+
+def stop_signal(wanted: int, image: str) -> int:
+    """Of CRI's enumeration, else the image's StopSignal ("SIGTERM", "TERM", "15"), else SIGTERM."""
+    name = api.Signal.Name(wanted).removeprefix("SIGNAL_") if wanted else image.upper()
+    if not name:
+        return signal.SIGTERM
+    if name.isdigit():
+        number = int(name)
+    else:
+        number = _signal_number(name if name.startswith("SIG") else f"SIG{name}")
+    if not 0 < number <= _RTMAX:
+        raise InvalidArgument(f"stop signal {name!r} is unknown")
+    return number
+
+
+def _signal_number(name: str) -> int:
+    for prefix, base, sign in (("SIGRTMIN", _RTMIN, 1), ("SIGRTMAX", _RTMAX, -1)):
+        if name.startswith(prefix):
+            digits = name.removeprefix(prefix).removeprefix("PLUS").removeprefix("MINUS").lstrip("+-") or "0"
+            return base + sign * int(digits) if digits.isdigit() else 0
+    return int(getattr(signal, name, 0))

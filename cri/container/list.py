@@ -1,0 +1,39 @@
+"""ListContainers and its stream twin, over one query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cri.api.v1 import api_pb2 as api
+from cri.service import Service
+from cri.translate import status
+from runtime_core.serving.gate import Call
+
+_PAGE = 200
+
+
+def list_containers(service: Service, request: api.ListContainersRequest, _call: Call) -> api.ListContainersResponse:
+    return api.ListContainersResponse(containers=_query(service, request.filter))
+
+
+def stream_containers(
+    service: Service, request: api.StreamContainersRequest, _call: Call
+) -> Iterator[api.StreamContainersResponse]:
+    items = _query(service, request.filter)
+    for start in range(0, len(items), _PAGE):
+        yield api.StreamContainersResponse(containers=items[start : start + _PAGE])
+
+
+def _query(service: Service, wanted: api.ContainerFilter) -> list[api.Container]:
+    found = []
+    for record in service.node.containers.all():
+        if wanted.id and not record.id.startswith(wanted.id):
+            continue
+        if wanted.pod_sandbox_id and not record.sandbox_id.startswith(wanted.pod_sandbox_id):
+            continue
+        if wanted.HasField("state") and int(record.state) != wanted.state.state:
+            continue
+        if any(record.labels.get(key) != value for key, value in wanted.label_selector.items()):
+            continue
+        found.append(status.container_item(record))
+    return found

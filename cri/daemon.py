@@ -1,0 +1,137 @@
+"""The wiring of trivet-cri: drivers, records, recovery, server, and its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cri.container.create import host_device
+from cri.server import gates
+from cri.service import Service
+from cri.translate.container import Device, Facts
+from runtime_core.errors import TrivetError, from_oserror
+from runtime_core.images.store import Images
+from runtime_core.interfaces.runtime import RuntimeContext
+from runtime_core.kernel import capabilities
+from runtime_core.launcher.client import Launcher
+from runtime_core.log import Log
+from runtime_core.registry import load_driver
+from runtime_core.sandbox.node import Directories, Node
+from runtime_core.sandbox.recover import recover
+from runtime_core.serving import listen
+from runtime_core.store.database import Database
+
+_DRAIN_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    listen: str
+    root: Path
+    state: Path
+    cni_conf_dir: Path
+    cni_bin_dirs: tuple[str, ...]
+    registry_dir: Path
+    #: entry point of the cgroup driver
+    cgroups: str
+    network: str
+    snapshotter: str
+    log_level: str
+
+
+class Daemon:
+    def __init__(self, settings: Settings, launcher: Launcher) -> None:
+        self._settings, self._launcher = settings, launcher
+        self._log = Log(settings.log_level)
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; the pods stay."""
+        path = listen.socket_path(self._settings.listen)
+        database = self._open_state()
+        listen.prepare_socket(path)
+        service = self._service(database)
+        ended = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: ended.set())
+        recover(service.node, lambda what, error: self._log.warning("recovery", of=what, error=str(error)))
+        server = listen.make_server(list(gates(service)))
+        listen.bind(server, path)
+        server.start()
+        print(f"trivet-cri is ready on {path}", flush=True)
+        ended.wait()
+        server.stop(_DRAIN_SECONDS).wait()
+        path.unlink(missing_ok=True)
+        service.node.network.close()
+        self._launcher.close()
+        database.close()
+        return 0
+
+    def _open_state(self) -> Database:
+        try:
+            for directory in (self._settings.root, self._settings.state):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                directory.chmod(0o700)  # also one that somebody else made too open
+        except OSError as error:
+            raise from_oserror(error, "--root, --state") from error
+        return Database(self._settings.root)
+
+    def _service(self, database: Database) -> Service:
+        settings = self._settings
+        module, _, attribute = settings.cgroups.partition(":")
+        cgroups = getattr(__import__(module, fromlist=[attribute]), attribute)()
+        snapshotter = load_driver("snapshotter", settings.snapshotter)(settings.root / settings.snapshotter)
+        images = Images(
+            settings.root,
+            database,
+            snapshotter,
+            self._launcher,
+            verifier=load_driver("image.verifier", "accept")(),
+            registry_directory=settings.registry_dir,
+        )
+        node = Node(Directories(root=settings.root, state=settings.state), database, images, snapshotter, cgroups)
+        runtime = self._runtime(node)
+        node.runtimes = {"": runtime, "trivet": runtime}
+        node.network = load_driver("network", settings.network)(
+            conf_dir=settings.cni_conf_dir,
+            bin_dirs=settings.cni_bin_dirs,
+            cache_dir=settings.state / "cni",
+        )
+        return Service(
+            node=node,
+            facts=Facts(
+                capabilities=capabilities.machine(),
+                is_cgroup_v2=settings.cgroups.startswith("plugins.cgroup_managers.v2"),
+                devices=host_devices(),
+            ),
+            log=self._log,
+            handlers={name: runtime.features() for name in node.runtimes},
+        )
+
+    def _runtime(self, node: Node) -> Any:
+        context = RuntimeContext(
+            launcher=self._launcher,
+            cgroup_manager=self._settings.cgroups,
+            on_exit=node.container_ended,
+            on_pod_lost=node.pod_lost,
+        )
+        return load_driver("runtime", "native")(context, filter_directory=self._settings.root / "seccomp")
+
+
+def host_devices() -> list[Device]:
+    """The device nodes of the host, which a privileged container gets; never its own terminals."""
+    found = []
+    for directory, names, files in os.walk("/dev"):
+        names[:] = [name for name in names if name not in ("pts", "shm", "mqueue", "fd") and not name.startswith(".")]
+        for name in files:
+            path = f"{directory}/{name}"
+            if path in ("/dev/console", "/dev/ptmx", "/dev/tty") or os.path.islink(path):
+                continue
+            try:
+                found.append(host_device(path))
+            except TrivetError:
+                continue  # no device, or gone since
+    return found

@@ -1,0 +1,31 @@
+"""ListImages and its stream twin, over one query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cri.api.v1 import api_pb2 as api
+from cri.image.status import image_message
+from cri.service import Service
+from runtime_core.serving.gate import Call
+
+_PAGE = 200
+
+
+def list_images(service: Service, request: api.ListImagesRequest, _call: Call) -> api.ListImagesResponse:
+    return api.ListImagesResponse(images=_query(service, request.filter))
+
+
+def stream_images(
+    service: Service, request: api.StreamImagesRequest, _call: Call
+) -> Iterator[api.StreamImagesResponse]:
+    found = _query(service, request.filter)
+    for start in range(0, len(found), _PAGE):
+        yield api.StreamImagesResponse(images=found[start : start + _PAGE])
+
+
+def _query(service: Service, wanted: api.ImageFilter) -> list[api.Image]:
+    if wanted.image.image:
+        image = service.node.images.find(wanted.image.image)
+        return [image_message(image)] if image else []
+    return [image_message(image) for image in service.node.images.all()]

@@ -1,0 +1,29 @@
+"""RunPodSandbox: bring one pod to READY, or leave nothing behind."""
+
+from __future__ import annotations
+
+from cri.api.v1 import api_pb2 as api
+from cri.service import Service
+from cri.translate.sandbox import sandbox_spec
+from runtime_core.errors import AlreadyExists
+from runtime_core.sandbox.open import open_sandbox
+from runtime_core.sandbox.records import SandboxRecord, SandboxSpec
+from runtime_core.serving.gate import Call
+
+
+def run_pod_sandbox(service: Service, request: api.RunPodSandboxRequest, call: Call) -> api.RunPodSandboxResponse:
+    spec = sandbox_spec(request, service.handlers, service.default_cgroup_parent)
+    # The work outlives the kubelet's deadline; its retry joins instead of failing on the name.
+    record = service.operations.once(
+        f"RunPodSandbox {spec.name}", lambda: _open(service, spec), call.time_remaining()
+    )
+    return api.RunPodSandboxResponse(pod_sandbox_id=record.spec.id)
+
+
+def _open(service: Service, spec: SandboxSpec) -> SandboxRecord:
+    for present in service.node.sandboxes.all():
+        if present.spec.name == spec.name:
+            if present.is_ready:
+                return present  # the first call's answer was lost on its way
+            raise AlreadyExists(f"config.metadata: pod {spec.name} exists as {present.spec.id} and is not ready")
+    return open_sandbox(service.node, spec)

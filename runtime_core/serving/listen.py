@@ -1,0 +1,74 @@
+"""A gRPC server on a unix socket: bound carefully, drained gracefully."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+
+from runtime_core.errors import FailedPrecondition, InvalidArgument, from_oserror
+
+_LONGEST_PATH = 107
+_THREADS = 64
+_LARGEST_MESSAGE = 32 * 1024 * 1024
+
+
+def socket_path(endpoint: str, field: str = "--listen") -> Path:
+    """The path of unix:///PATH; InvalidArgument naming `field` for anything else."""
+    path = endpoint.removeprefix("unix://")
+    if not path.startswith("/"):
+        raise InvalidArgument(f"{field}: {endpoint!r} is not unix:///PATH")
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise InvalidArgument(f"{field}: {path} is longer than the {_LONGEST_PATH} bytes of a socket's name")
+    return Path(path)
+
+
+def prepare_socket(path: Path) -> None:
+    """Make the directory, and remove a socket on which nobody listens any more.
+
+    FailedPrecondition when somebody does, or when the path is something else.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise from_oserror(error, f"listening on {path}") from error
+    if not stat.S_ISSOCK(mode):
+        raise FailedPrecondition(f"listening on {path}: it exists and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        code = probe.connect_ex(str(path))
+    if code == 0:
+        raise FailedPrecondition(f"listening on {path}: another server is listening there")
+    if code != errno.ECONNREFUSED:
+        raise FailedPrecondition(f"listening on {path}: {os.strerror(code)}")
+    path.unlink()
+
+
+def make_server(handlers: list[grpc.GenericRpcHandler]) -> grpc.Server:
+    return grpc.server(
+        ThreadPoolExecutor(_THREADS, thread_name_prefix="rpc"),
+        handlers=handlers,
+        options=[
+            ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+            ("grpc.max_send_message_length", _LARGEST_MESSAGE),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+
+
+def bind(server: grpc.Server, path: Path) -> None:
+    """Listen on `path`, for root alone."""
+    before = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix://{path}")
+    except RuntimeError as error:
+        raise FailedPrecondition(f"listening on {path}: {error}") from error
+    finally:
+        os.umask(before)

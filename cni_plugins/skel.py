@@ -112,5 +112,3 @@ def _config() -> dict[str, Any]:
 def _error(error: TrivetError, version: str) -> dict[str, Any]:
     code = getattr(error, "code", None) or error.cni_code
     return {"cniVersion": version, "code": code, "msg": str(error), "details": ""}
-
-

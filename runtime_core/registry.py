@@ -27,12 +27,12 @@ def load_driver(kind: str, name: str) -> Any:
 
     InvalidArgument when no distribution declares it, or when its module cannot be loaded.
     """
-    from stevedore.exception import NoMatches  # here: 0.1 s that a CLI without drivers should not pay
     from stevedore.driver import DriverManager
+    from stevedore.exception import NoMatches  # here: 0.1 s that a CLI without drivers should not pay
 
     failures: list[str] = []
     try:
-        manager = DriverManager(
+        manager: DriverManager[Any] = DriverManager(
             f"trivet.{kind}",
             name,
             on_load_failure_callback=lambda _manager, entry, error: failures.append(f"{entry.value}: {error}"),

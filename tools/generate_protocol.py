@@ -1,7 +1,7 @@
 """Compile the protocol buffers of the repository, or check that what is committed is what they compile to.
 
-    python tools/generate_protocol.py          write the generated code and the field table
-    python tools/generate_protocol.py --check  exit 1 and name the files that differ
+python tools/generate_protocol.py          write the generated code and the field table
+python tools/generate_protocol.py --check  exit 1 and name the files that differ
 """
 
 from __future__ import annotations

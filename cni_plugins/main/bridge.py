@@ -11,11 +11,11 @@ import ipaddress
 import os
 from contextlib import ExitStack
 
-from plugins.packet_filters.nftables import NftablesFilter
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, from_oserror
 from runtime_core.kernel import failpoint, netlink
 from runtime_core.network.links import LONGEST_NAME, Link, Links
 from runtime_core.network.namespace import entered, open_namespace
+from runtime_core.network.packet_filter import packet_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def add(request: Request) -> dict[str, Any]:
         failpoint.hit("cni.bridge.configured")
         if options.ip_masq:
             addresses = [ip["address"] for ip in result["ips"]]
-            NftablesFilter().masquerade(addresses, request.owner)
+            packet_filter().masquerade(addresses, request.owner)
         undo.pop_all()
     return result
 
@@ -89,7 +89,7 @@ def delete(request: Request) -> None:
     with netlink.Socket() as sock:
         Links(sock).remove(veth_name(request))
     if request.config.get("ipMasq"):
-        NftablesFilter().unmasquerade(request.owner, addresses)
+        packet_filter().unmasquerade(request.owner, addresses)
     if request.config.get("ipam"):
         request.ipam("DEL")
 
@@ -114,7 +114,7 @@ def check(request: Request) -> None:
     if far is None or not wanted <= present:
         raise FailedPrecondition(f"{request.interface} of the container lacks {', '.join(wanted - present)}")
     if options.ip_masq:
-        masqueraded = {address for address, owner in NftablesFilter().masqueraded() if owner == request.owner}
+        masqueraded = {address for address, owner in packet_filter().masqueraded() if owner == request.owner}
         if masqueraded != {address.partition("/")[0] for address in wanted}:
             raise FailedPrecondition(f"the masquerading of {', '.join(wanted)} is gone")
 
@@ -125,9 +125,9 @@ def gc(request: Request) -> None:
         f"{request.network} {entry['containerID']} {entry['ifname']}"
         for entry in request.config.get("cni.dev/valid-attachments") or []
     }
-    for address, owner in NftablesFilter().masqueraded():
+    for address, owner in packet_filter().masqueraded():
         if owner.startswith(f"{request.network} ") and owner not in valid:
-            NftablesFilter().unmasquerade(owner, [address])
+            packet_filter().unmasquerade(owner, [address])
     if request.config.get("ipam"):
         request.ipam("GC")
 
@@ -166,24 +166,18 @@ def _ensure_bridge(links: Links, options: Options) -> Link:
     return bridge
 
 
-def _connect(
-    links: Links, inside: Links, request: Request, options: Options, host: str, bridge: int, namespace: int
-) -> None:
+def _connect(links: Links, inside: Links, request: Request, options: Options, host: str, bridge: int, namespace: int) -> None:
     if inside.find(request.interface) is not None:
         raise AlreadyExists(f"CNI_IFNAME: the container has an interface {request.interface} already")
     links.remove(host)  # what an ADD that was killed left behind
     try:
-        links.add_veth(
-            host, request.interface, namespace=namespace, master=bridge, mtu=options.mtu, mac=options.mac
-        )
+        links.add_veth(host, request.interface, namespace=namespace, master=bridge, mtu=options.mtu, mac=options.mac)
     except OSError as error:
         raise from_oserror(error, f"making veth {host}") from error
     _write_sysctl(f"net/ipv6/conf/{host}/accept_ra", "0")
 
 
-def _result(
-    request: Request, options: Options, bridge: Link, near: Link, far: Link, allotted: dict[str, Any]
-) -> dict[str, Any]:
+def _result(request: Request, options: Options, bridge: Link, near: Link, far: Link, allotted: dict[str, Any]) -> dict[str, Any]:
     ips = [{**ip, "interface": 2} for ip in allotted.get("ips") or []]
     for ip in ips:
         ip.pop("version", None)

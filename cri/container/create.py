@@ -44,9 +44,7 @@ def create_container(service: Service, request: api.CreateContainerRequest, call
     return api.CreateContainerResponse(container_id=container_id)
 
 
-def _create(
-    service: Service, config: api.ContainerConfig, sandbox: SandboxRecord, name: str, metadata: dict[str, Any]
-) -> str:
+def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecord, name: str, metadata: dict[str, Any]) -> str:
     node = service.node
     for present in node.containers_of(sandbox.spec.id):
         if present.name == name and present.state == State.CREATED:

@@ -18,7 +18,5 @@ def exec_sync(service: Service, request: api.ExecSyncRequest, _call: Call) -> ap
     if record.state != State.RUNNING:
         raise FailedPrecondition(f"container {record.id} is {record.state.name.lower()}, not running")
     process = {**record.process, "args": list(request.cmd), "terminal": False}
-    result = service.node.runtime_of(record.sandbox_id).exec_sync(
-        record.sandbox_id, record.id, process, request.timeout or None
-    )
+    result = service.node.runtime_of(record.sandbox_id).exec_sync(record.sandbox_id, record.id, process, request.timeout or None)
     return api.ExecSyncResponse(stdout=result.stdout, stderr=result.stderr, exit_code=result.exit_code)

@@ -14,7 +14,5 @@ def remove_container(service: Service, request: api.RemoveContainerRequest, call
         record = service.node.container(request.container_id)
     except NotFound:
         return api.RemoveContainerResponse()
-    service.operations.once(
-        f"RemoveContainer {record.id}", lambda: remove(service.node, record), call.time_remaining()
-    )
+    service.operations.once(f"RemoveContainer {record.id}", lambda: remove(service.node, record), call.time_remaining())
     return api.RemoveContainerResponse()

@@ -9,9 +9,7 @@ from runtime_core.sandbox.records import State
 from runtime_core.serving.gate import Call
 
 
-def reopen_container_log(
-    service: Service, request: api.ReopenContainerLogRequest, _call: Call
-) -> api.ReopenContainerLogResponse:
+def reopen_container_log(service: Service, request: api.ReopenContainerLogRequest, _call: Call) -> api.ReopenContainerLogResponse:
     record = service.node.container(request.container_id)
     if record.state != State.RUNNING:
         raise FailedPrecondition(f"container {record.id} is {record.state.name.lower()}, not running")

@@ -13,9 +13,7 @@ from runtime_core.serving.gate import Call
 
 def start_container(service: Service, request: api.StartContainerRequest, call: Call) -> api.StartContainerResponse:
     record = service.node.container(request.container_id)
-    service.operations.once(
-        f"StartContainer {record.id}", lambda: _start(service.node, record.id), call.time_remaining()
-    )
+    service.operations.once(f"StartContainer {record.id}", lambda: _start(service.node, record.id), call.time_remaining())
     return api.StartContainerResponse()
 
 

@@ -19,9 +19,7 @@ def container_stats(service: Service, request: api.ContainerStatsRequest, _call:
     return api.ContainerStatsResponse(stats=stats_of(service, record))
 
 
-def list_container_stats(
-    service: Service, request: api.ListContainerStatsRequest, _call: Call
-) -> api.ListContainerStatsResponse:
+def list_container_stats(service: Service, request: api.ListContainerStatsRequest, _call: Call) -> api.ListContainerStatsResponse:
     return api.ListContainerStatsResponse(stats=list(_query(service, request.filter)))
 
 

@@ -11,9 +11,7 @@ from runtime_core.sandbox.records import State
 from runtime_core.serving.gate import Call
 
 
-def container_status(
-    service: Service, request: api.ContainerStatusRequest, _call: Call
-) -> api.ContainerStatusResponse:
+def container_status(service: Service, request: api.ContainerStatusRequest, _call: Call) -> api.ContainerStatusResponse:
     record = service.node.container(request.container_id)
     info = {}
     if request.verbose:

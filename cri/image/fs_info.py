@@ -17,9 +17,7 @@ def image_fs_info(service: Service, _request: api.ImageFsInfoRequest, _call: Cal
     containers = [node.snapshotter.usage(key) for key in node.snapshotter.snapshots()]
     return api.ImageFsInfoResponse(
         image_filesystems=[_usage(root, sum(image.size for image in node.images.all()), _inodes(root))],
-        container_filesystems=[
-            _usage(root, sum(u.size_bytes for u in containers), sum(u.inodes for u in containers))
-        ],
+        container_filesystems=[_usage(root, sum(u.size_bytes for u in containers), sum(u.inodes for u in containers))],
     )
 
 

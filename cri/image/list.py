@@ -16,9 +16,7 @@ def list_images(service: Service, request: api.ListImagesRequest, _call: Call) -
     return api.ListImagesResponse(images=_query(service, request.filter))
 
 
-def stream_images(
-    service: Service, request: api.StreamImagesRequest, _call: Call
-) -> Iterator[api.StreamImagesResponse]:
+def stream_images(service: Service, request: api.StreamImagesRequest, _call: Call) -> Iterator[api.StreamImagesResponse]:
     found = _query(service, request.filter)
     for start in range(0, len(found), _PAGE):
         yield api.StreamImagesResponse(images=found[start : start + _PAGE])

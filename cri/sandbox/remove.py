@@ -9,9 +9,7 @@ from runtime_core.sandbox.close import remove_sandbox
 from runtime_core.serving.gate import Call
 
 
-def remove_pod_sandbox(
-    service: Service, request: api.RemovePodSandboxRequest, call: Call
-) -> api.RemovePodSandboxResponse:
+def remove_pod_sandbox(service: Service, request: api.RemovePodSandboxRequest, call: Call) -> api.RemovePodSandboxResponse:
     node = service.node
     try:
         record = node.sandbox(request.pod_sandbox_id)

@@ -14,9 +14,7 @@ from runtime_core.serving.gate import Call
 def run_pod_sandbox(service: Service, request: api.RunPodSandboxRequest, call: Call) -> api.RunPodSandboxResponse:
     spec = sandbox_spec(request, service.handlers, service.default_cgroup_parent)
     # The work outlives the kubelet's deadline; its retry joins instead of failing on the name.
-    record = service.operations.once(
-        f"RunPodSandbox {spec.name}", lambda: _open(service, spec), call.time_remaining()
-    )
+    record = service.operations.once(f"RunPodSandbox {spec.name}", lambda: _open(service, spec), call.time_remaining())
     return api.RunPodSandboxResponse(pod_sandbox_id=record.spec.id)
 
 

@@ -11,9 +11,7 @@ from cri.translate import status
 from runtime_core.serving.gate import Call
 
 
-def pod_sandbox_status(
-    service: Service, request: api.PodSandboxStatusRequest, _call: Call
-) -> api.PodSandboxStatusResponse:
+def pod_sandbox_status(service: Service, request: api.PodSandboxStatusRequest, _call: Call) -> api.PodSandboxStatusResponse:
     record = service.node.sandbox(request.pod_sandbox_id)
     containers = service.node.containers_of(record.spec.id)
     info = {}

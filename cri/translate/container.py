@@ -104,8 +104,9 @@ def _process(inputs: Inputs, user: users.User, capabilities: dict[str, list[str]
     arguments += list(config.args) or ([] if config.command else list(image.get("Cmd") or []))
     if not arguments:
         raise InvalidArgument("config.command: neither the container nor its image names a program")
-    for value in (*arguments, *(env.value for env in config.envs)):
-        if "\0" in value:
+    values = [*arguments, *(env.value for env in config.envs)]
+    for text in values:
+        if "\0" in str(text):
             raise InvalidArgument("config: an argument or an environment value contains a NUL character")
     if config.stdin_once and not config.stdin:
         raise InvalidArgument("config.stdin_once: needs config.stdin")

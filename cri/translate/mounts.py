@@ -17,9 +17,7 @@ _PROPAGATION = {
 _FILES = (("/etc/hosts", "hosts"), ("/etc/hostname", "hostname"), ("/etc/resolv.conf", "resolv.conf"))
 
 
-def oci_mounts(
-    config: api.ContainerConfig, sandbox: SandboxRecord, *, privileged: bool
-) -> list[dict[str, Any]]:
+def oci_mounts(config: api.ContainerConfig, sandbox: SandboxRecord, *, privileged: bool) -> list[dict[str, Any]]:
     """Of two mounts on one path the caller's wins."""
     asked = [_mount(mount, f"config.mounts[{number}]") for number, mount in enumerate(config.mounts)]
     taken = {mount["destination"].rstrip("/") for mount in asked}
@@ -29,7 +27,7 @@ def oci_mounts(
 
 def _defaults(sandbox: SandboxRecord, *, privileged: bool) -> list[dict[str, Any]]:
     access = "rw" if privileged else "ro"
-    shm = f"{sandbox.directory}/shm" if sandbox.spec.own_ipc else "/dev/shm"  # noqa: S108  the mount point, not a scratch file
+    shm = f"{sandbox.directory}/shm" if sandbox.spec.own_ipc else "/dev/shm"
     return [
         _fs("/proc", "proc", "nosuid", "noexec", "nodev"),
         _fs("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
@@ -37,7 +35,7 @@ def _defaults(sandbox: SandboxRecord, *, privileged: bool) -> list[dict[str, Any
         _fs("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
         _fs("/sys", "sysfs", "nosuid", "noexec", "nodev", access),
         _fs("/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", access),
-        _bind("/dev/shm", shm, "rprivate", "nosuid", "noexec", "nodev"),  # noqa: S108
+        _bind("/dev/shm", shm, "rprivate", "nosuid", "noexec", "nodev"),
         *(_bind(path, f"{sandbox.directory}/{name}", "rprivate") for path, name in _FILES),
     ]
 

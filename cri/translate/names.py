@@ -20,9 +20,7 @@ def sandbox_name(metadata: Mapping[str, object]) -> str:
 
 
 def container_name(metadata: Mapping[str, object], pod: Mapping[str, object]) -> str:
-    return "_".join(
-        str(part) for part in (metadata["name"], pod["name"], pod["namespace"], pod["uid"], metadata["attempt"])
-    )
+    return "_".join(str(part) for part in (metadata["name"], pod["name"], pod["namespace"], pod["uid"], metadata["attempt"]))
 
 
 def check_text(value: str, field: str) -> str:

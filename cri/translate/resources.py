@@ -61,8 +61,7 @@ def cri_resources(resources: dict[str, Any], oom_score_adj: int) -> api.Containe
             memory_swap_limit_in_bytes=memory.get("swap", 0),
             oom_score_adj=oom_score_adj,
             hugepage_limits=[
-                api.HugepageLimit(page_size=h["pageSize"], limit=h["limit"])
-                for h in resources.get("hugepageLimits") or ()
+                api.HugepageLimit(page_size=h["pageSize"], limit=h["limit"]) for h in resources.get("hugepageLimits") or ()
             ],
             unified=resources.get("unified") or {},
         )

@@ -28,17 +28,13 @@ _ARCHITECTURES = {
 }
 
 
-def capability_sets(
-    security: api.LinuxContainerSecurityContext, machine: Sequence[str], uid: int
-) -> dict[str, list[str]]:
+def capability_sets(security: api.LinuxContainerSecurityContext, machine: Sequence[str], uid: int) -> dict[str, list[str]]:
     """OCI process.capabilities. "ALL" and privileged mean those that the machine can give."""
     if security.privileged:
         kept = list(machine)
     else:
         kept = _adjusted(security.capabilities, machine)
-    ambient = [
-        _known(name, "add_ambient_capabilities") for name in security.capabilities.add_ambient_capabilities
-    ]
+    ambient = [_known(name, "add_ambient_capabilities") for name in security.capabilities.add_ambient_capabilities]
     kept += [name for name in ambient if name not in kept]
     held = kept if uid == 0 else ambient
     return {"bounding": kept, "effective": held, "permitted": held, "inheritable": ambient, "ambient": ambient}

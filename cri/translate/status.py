@@ -92,9 +92,7 @@ def container_status(record: ContainerRecord) -> api.ContainerStatus:
         log_path=record.log_path,
         resources=resources.cri_resources(record.resources, record.process.get("oomScoreAdj") or 0),
         user=api.ContainerUser(
-            linux=api.LinuxContainerUser(
-                uid=user["uid"], gid=user["gid"], supplemental_groups=user["additionalGids"]
-            )
+            linux=api.LinuxContainerUser(uid=user["uid"], gid=user["gid"], supplemental_groups=user["additionalGids"])
         ),
     )
 

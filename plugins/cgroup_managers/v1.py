@@ -119,9 +119,7 @@ class CgroupV1:
             raise NotFound(f"cgroup {path} does not exist")
         found["cpu_usage_ns"] = int(usage)
         memory = int(self._read("memory", path, "memory.usage_in_bytes") or 0)
-        detail = dict(
-            line.split(" ", 1) for line in self._read("memory", path, "memory.stat").splitlines()
-        )
+        detail = dict(line.split(" ", 1) for line in self._read("memory", path, "memory.stat").splitlines())
         inactive = int(detail.get("total_inactive_file", 0))
         limit = int(self._read("memory", path, "memory.limit_in_bytes") or 0)
         working = max(0, memory - inactive)
@@ -158,7 +156,7 @@ class CgroupV1:
             self._write(path, [("memory", "cgroup.event_control", f"{event} {control}")])
         finally:
             os.close(control)
-        return event
+        return int(event)
 
     def _ordered(self, path: str, writes: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
         """memsw may never be below the limit: raise it first, lower it last."""
@@ -286,5 +284,3 @@ def _kill_and_wait(pids: list[int]) -> None:
             waiting.discard(descriptor)
     for descriptor in descriptors:
         os.close(descriptor)
-
-

@@ -82,7 +82,9 @@ def _foundation(interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface) ->
         nft.chain(family, _TABLE, chain),
         nft.flush_chain(family, _TABLE, chain),
         nft.rule(family, _TABLE, chain, nft.accept_destination(family, network.network_address.packed, network.netmask.packed)),
-        nft.rule(family, _TABLE, chain, nft.accept_destination(family, multicast.network_address.packed, multicast.netmask.packed)),
+        nft.rule(
+            family, _TABLE, chain, nft.accept_destination(family, multicast.network_address.packed, multicast.netmask.packed)
+        ),
         nft.rule(family, _TABLE, chain, nft.masquerade()),
     ]
 

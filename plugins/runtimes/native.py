@@ -17,10 +17,7 @@ from typing import Any
 from runtime_core.errors import (
     BY_NAME,
     DeadlineExceeded,
-
-
     NotFound,
-
     Unavailable,
     from_oserror,
 )
@@ -117,7 +114,7 @@ class NativeRuntime:
         spec["linux"] = dict(spec["linux"])
         profile = spec["linux"].pop("seccomp", None)
         descriptors = []
-        if profile and profile.get("defaultAction") != "SCMP_ACT_ALLOW" or profile and profile.get("syscalls"):
+        if (profile and profile.get("defaultAction") != "SCMP_ACT_ALLOW") or (profile and profile.get("syscalls")):
             descriptors.append(_memfd(self._filters.program(profile)))
         request = {**_plain(container), "spec": spec}
         self._paths[container.id] = spec["linux"]["cgroupsPath"]
@@ -146,17 +143,11 @@ class NativeRuntime:
                 exit_record.remove(f"{directory}/containers", container_id)
                 exit_record.remove(f"{directory}/exits", container_id)
 
-    def exec_sync(
-        self, pod_id: str, container_id: str, process: dict[str, Any], timeout: float | None
-    ) -> ExecResult:
+    def exec_sync(self, pod_id: str, container_id: str, process: dict[str, Any], timeout: float | None) -> ExecResult:
         run = _Exec(f"{os.getpid()}-{next(self._exec_numbers)}")
         self._execs[run.id] = run
         try:
-            run.pid = int(
-                self._call(
-                    pod_id, "exec", container_id, run.writers, process=process, exec_id=run.id
-                )["pid"]
-            )
+            run.pid = int(self._call(pod_id, "exec", container_id, run.writers, process=process, exec_id=run.id)["pid"])
             run.close_writers()
             if not run.collect(timeout):
                 self._call(pod_id, "exec_kill", container_id, pid=run.pid)
@@ -336,5 +327,3 @@ def _unpin(path: str) -> None:
         pod.unpin(path)
     except OSError as error:
         raise from_oserror(error, f"unpinning network namespace {path}") from error
-
-

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-
 def writes(resources: dict[str, Any]) -> list[tuple[str, str, str]]:
     """All writes of a new cgroup, in the order in which they must be made."""
     return [
@@ -76,8 +75,7 @@ def _block_io(block: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _huge_pages(limits: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     return [
-        ("hugetlb", f"hugetlb.{entry['pageSize']}.limit_in_bytes", _number(entry["limit"], "hugepageLimits"))
-        for entry in limits
+        ("hugetlb", f"hugetlb.{entry['pageSize']}.limit_in_bytes", _number(entry["limit"], "hugepageLimits")) for entry in limits
     ]
 
 

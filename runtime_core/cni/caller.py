@@ -60,16 +60,17 @@ class Caller:
         errors: list[TrivetError] = []
         kept = {(a.network, a.container_id, a.interface) for a in valid}
         for attachment in self._cache.all():
-            if attachment.network == network.name and (attachment.network, attachment.container_id, attachment.interface) not in kept:
+            if (
+                attachment.network == network.name
+                and (attachment.network, attachment.container_id, attachment.interface) not in kept
+            ):
                 try:
                     self.delete(attachment)
                 except TrivetError as error:
                     errors.append(error)
         if network.disable_gc or network.version < _GC_SINCE:
             return errors
-        listed = [
-            {"containerID": a.container_id, "ifname": a.interface} for a in valid if a.network == network.name
-        ]
+        listed = [{"containerID": a.container_id, "ifname": a.interface} for a in valid if a.network == network.name]
         for plugin in network.plugins:
             config = conf.plugin_config(network, plugin, None, {})
             try:

@@ -84,7 +84,7 @@ class Plugins:
             "CNI_PATH": ":".join(self._directories),
         }
         # A session of its own, so that a time-out also ends what the plugin has started.
-        with subprocess.Popen(  # noqa: S603  the path is a bare name in a configured directory
+        with subprocess.Popen(
             [str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=environment, start_new_session=True,
         ) as process:  # fmt: skip

@@ -49,9 +49,7 @@ class Credentials:
         _effective, held, _inheritable = syscalls.capget()
         lacking = (self.bounding | self.effective | self.permitted | self.ambient) & ~held
         if lacking:
-            raise PermissionDenied(
-                f"process.capabilities: this machine cannot give {', '.join(capabilities.names(lacking))}"
-            )
+            raise PermissionDenied(f"process.capabilities: this machine cannot give {', '.join(capabilities.names(lacking))}")
         if self.ambient & ~self.permitted or self.effective & ~self.permitted:
             raise InvalidArgument("process.capabilities: effective and ambient must be within permitted")
 
@@ -61,9 +59,7 @@ class Credentials:
             try:
                 resource.setrlimit(kind, (soft, hard))
             except (OSError, ValueError) as error:
-                raise PermissionDenied(
-                    f"process.rlimits: {name} cannot be set to {soft}:{hard}: {error}"
-                ) from error
+                raise PermissionDenied(f"process.rlimits: {name} cannot be set to {soft}:{hard}: {error}") from error
         os.umask(self.umask)
         capabilities.limit_bounding(self.bounding)
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)

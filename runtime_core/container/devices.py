@@ -90,9 +90,7 @@ def _make(directory: int, name: str, mode: int, number: int, owner: tuple[int, i
     except FileExistsError:
         there = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_IFMT(there.st_mode) != stat.S_IFMT(mode) or there.st_rdev != number:
-            raise FailedPrecondition(
-                f"device {name} of the image is not the device that belongs there"
-            ) from None
+            raise FailedPrecondition(f"device {name} of the image is not the device that belongs there") from None
         return
     except OSError as error:
         raise from_oserror(error, f"linux.devices: making {name}") from error

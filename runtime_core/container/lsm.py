@@ -27,9 +27,7 @@ def open_label(profile: str) -> int:
     if profile in ("", "unconfined"):
         return -1
     if not has_apparmor():
-        raise FailedPrecondition(
-            f"process.apparmorProfile: {profile!r} needs AppArmor, which this kernel has not"
-        )
+        raise FailedPrecondition(f"process.apparmorProfile: {profile!r} needs AppArmor, which this kernel has not")
     for path in _FILES:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -25,24 +25,18 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
 
 
-def send(
-    channel: socket.socket, kind: bytes, payload: bytes = b"", descriptors: tuple[int, ...] = ()
-) -> None:
+def send(channel: socket.socket, kind: bytes, payload: bytes = b"", descriptors: tuple[int, ...] = ()) -> None:
     socket.send_fds(channel, [kind + b" " + payload], list(descriptors), socket.MSG_NOSIGNAL)
 
 
 def receive(channel: socket.socket) -> tuple[bytes, bytes, list[int]]:
     """(kind, payload, descriptors); kind b"" is the end of the conversation. A FAILED is raised."""
     try:
-        packet, descriptors, _flags, _address = socket.recv_fds(
-            channel, _MOST_BYTES, 4, socket.MSG_CMSG_CLOEXEC
-        )
+        packet, descriptors, _flags, _address = socket.recv_fds(channel, _MOST_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return b"", b"", []
     except TimeoutError:
-        raise DeadlineExceeded(
-            f"no answer in {channel.gettimeout():.0f} s: a file system may be hanging"
-        ) from None
+        raise DeadlineExceeded(f"no answer in {channel.gettimeout():.0f} s: a file system may be hanging") from None
     kind, _, payload = packet.partition(b" ")
     if kind == FAILED:
         report = json.loads(payload)

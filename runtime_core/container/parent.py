@@ -110,9 +110,7 @@ def _fork(
     request: CreateRequest, joined: dict[str, int], made: set[str], ours: socket.socket, theirs: socket.socket
 ) -> tuple[int, int]:
     if "user" in made:
-        raise FailedPrecondition(
-            "linux.namespaces: a user namespace must be made by the pod, and joined by path"
-        )
+        raise FailedPrecondition("linux.namespaces: a user namespace must be made by the pod, and joined by path")
     if "pid" in joined:
         pid, pidfd = namespaces.fork_into(joined["pid"], _flags(made))
     else:

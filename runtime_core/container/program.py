@@ -23,9 +23,7 @@ class Program:
     def __init__(self, process: dict[str, Any]) -> None:
         self.arguments: list[str] = process.get("args") or []
         if not self.arguments or not self.arguments[0]:
-            raise InvalidArgument(
-                "process.args is empty: neither the container nor its image names a program"
-            )
+            raise InvalidArgument("process.args is empty: neither the container nor its image names a program")
         self.directory: str = process.get("cwd") or "/"
         if not self.directory.startswith("/"):
             raise InvalidArgument(f"process.cwd: {self.directory!r} is not absolute")

@@ -68,9 +68,7 @@ def _idmapped(root: dict[str, Any], user_namespace: int) -> int:
 
 
 def _below(tree: int, above: str, path: str) -> int:
-    return os.open(
-        os.path.relpath(path, above), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tree
-    )
+    return os.open(os.path.relpath(path, above), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tree)
 
 
 def _mount_as_container_root(lower: list[int], pair: list[int], user_namespace: int) -> int:

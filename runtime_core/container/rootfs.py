@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 _RECURSIVE = syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
 #: Files below /proc that may be mounted over: what lxcfs provides.
 _PROC_FILES = frozenset(
-    f"/proc/{name}"
-    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
+    f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
 )
 
 
@@ -145,9 +144,7 @@ def _clone(mount: Mount, user_namespace: int) -> None:
             attr_set=options.recursive_attributes, attr_clr=options.recursive_cleared,
         )  # fmt: skip
     if options.attributes or options.cleared or options.propagation:
-        syscalls.mount_setattr(
-            mount.tree, attr_set=options.attributes, attr_clr=options.cleared, propagation=options.propagation
-        )
+        syscalls.mount_setattr(mount.tree, attr_set=options.attributes, attr_clr=options.cleared, propagation=options.propagation)
     if options.is_idmapped:
         if user_namespace < 0:
             raise InvalidArgument(f"{mount.field}: an idmapped mount needs a user namespace")
@@ -280,9 +277,7 @@ def _cover(root: int, path: str, null: int) -> None:
         return
     try:
         if stat.S_ISDIR(os.fstat(target).st_mode):
-            tree = mounts.filesystem(
-                "tmpfs", ("nr_blocks=1", "nr_inodes=1", "mode=755"), syscalls.MOUNT_ATTR_RDONLY
-            )
+            tree = mounts.filesystem("tmpfs", ("nr_blocks=1", "nr_inodes=1", "mode=755"), syscalls.MOUNT_ATTR_RDONLY)
         else:
             tree = mounts.clone("", directory=null)
         mounts.attach(tree, target)

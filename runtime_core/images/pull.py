@@ -46,9 +46,7 @@ class Pulled:
 
 
 class Puller:
-    def __init__(
-        self, content: ContentStore, layers: Layers, snapshotter: Snapshotter, registry_directory: Path | None
-    ) -> None:
+    def __init__(self, content: ContentStore, layers: Layers, snapshotter: Snapshotter, registry_directory: Path | None) -> None:
         self._content, self._layers, self._snapshotter = content, layers, snapshotter
         self._registry_directory = registry_directory
         self._fetching = Locks()
@@ -87,9 +85,7 @@ class Puller:
             target = manifest.choose(parsed).digest
         raise InvalidArgument(f"{reference}: indexes are nested more than {_MOST_NESTED} deep")
 
-    def _bring(
-        self, registry: Registry, layers: tuple[manifest.Descriptor, ...], diff_ids: list[str], chains: list[str]
-    ) -> None:
+    def _bring(self, registry: Registry, layers: tuple[manifest.Descriptor, ...], diff_ids: list[str], chains: list[str]) -> None:
         with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="pull") as pool:
             fetched: list[Future[None] | None] = [
                 None if self._snapshotter.has(chain) else pool.submit(self._fetch, registry, layer)

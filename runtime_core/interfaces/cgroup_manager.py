@@ -60,7 +60,7 @@ if TYPE_CHECKING:
             ...
 
         def oom_descriptor(self, path: str) -> int:
-            """A descriptor that polls readable (v1 eventfd, EPOLLIN) or EPOLLPRI (v2 memory.events) at an OOM; -1 when not to be had."""
+            """A descriptor that polls readable (v1, an eventfd) or EPOLLPRI (v2, memory.events) at an OOM; -1: none."""
             ...
 else:
 

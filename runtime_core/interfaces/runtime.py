@@ -169,9 +169,7 @@ class Runtime(Protocol):
         """Forget a container: kill what is left of it, remove its cgroup and exit file. Idempotent."""
         ...
 
-    def exec_sync(
-        self, pod_id: str, container_id: str, process: dict[str, Any], timeout: float | None
-    ) -> ExecResult:
+    def exec_sync(self, pod_id: str, container_id: str, process: dict[str, Any], timeout: float | None) -> ExecResult:
         """Run an OCI `process` in a running container; DeadlineExceeded (and its tree killed) after
         `timeout` seconds, FailedPrecondition when the container does not run."""
         ...

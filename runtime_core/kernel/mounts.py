@@ -38,9 +38,7 @@ def filesystem(fstype: str, options: Iterable[str] = (), attributes: int = 0, so
         os.close(context)
 
 
-def overlay(
-    lower: Iterable[str | int], upper: str | int = "", work: str | int = "", attributes: int = 0
-) -> int:
+def overlay(lower: Iterable[str | int], upper: str | int = "", work: str | int = "", attributes: int = 0) -> int:
     """An overlay of `lower`, highest layer first (kernel doc filesystems/overlayfs). A layer may be
     an O_PATH descriptor, for instance one of a detached mount."""
     context = syscalls.fsopen("overlay")

@@ -82,10 +82,7 @@ def create_owned(
         os.read(ready, 1)
         _write_map(pid, "uid_map", uid_mappings)
         _write_map(pid, "gid_map", gid_mappings)
-        return {
-            kind: os.open(f"/proc/{pid}/ns/{file_name(kind)}", os.O_RDONLY | os.O_CLOEXEC)
-            for kind in ("user", *kinds)
-        }
+        return {kind: os.open(f"/proc/{pid}/ns/{file_name(kind)}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", *kinds)}
     finally:
         for descriptor in (told, tell, ready, made):
             os.close(descriptor)
@@ -113,6 +110,4 @@ def join(namespaces: Mapping[str, int]) -> None:
             try:
                 syscalls.setns(descriptor, FLAGS[kind])
             except ProcessLookupError:
-                raise FailedPrecondition(
-                    f"the process whose {kind} namespace was to be joined has ended"
-                ) from None
+                raise FailedPrecondition(f"the process whose {kind} namespace was to be joined has ended") from None

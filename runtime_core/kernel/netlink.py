@@ -78,9 +78,7 @@ class Socket:
     def _encode(self, message: Message, flags: int) -> bytes:
         self._sequence += 1
         payload = message.body + encode(message.attributes)
-        header = _HEADER.pack(
-            _HEADER.size + len(payload), message.kind, REQUEST | flags | message.flags, self._sequence, 0
-        )
+        header = _HEADER.pack(_HEADER.size + len(payload), message.kind, REQUEST | flags | message.flags, self._sequence, 0)
         return header + payload
 
     def _collect(self, sequences: Iterable[int]) -> list[bytes]:

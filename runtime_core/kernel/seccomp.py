@@ -48,9 +48,7 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
         # Not at module level: it loads libseccomp, which only this function needs.
         import pyseccomp  # type: ignore[import-untyped]
     except (ImportError, RuntimeError, OSError) as error:
-        raise FailedPrecondition(
-            "seccomp needs the library libseccomp.so.2 (Debian: apt-get install libseccomp2)"
-        ) from error
+        raise FailedPrecondition("seccomp needs the library libseccomp.so.2 (Debian: apt-get install libseccomp2)") from error
     default = _action(pyseccomp, profile.get("defaultAction", ""), profile.get("defaultErrnoRet"))
     program = pyseccomp.SyscallFilter(default)
     if not isinstance(profile.get("syscalls") or [], list):

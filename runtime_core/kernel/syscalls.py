@@ -120,13 +120,9 @@ def call(name: str, number: int, *arguments: Any, path: str | bytes | None = Non
 
 unshare = _declare("unshare", ctypes.c_int)
 setns = _declare("setns", ctypes.c_int, ctypes.c_int)
-_mount = _declare(
-    "mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p
-)
+_mount = _declare("mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _umount2 = _declare("umount2", ctypes.c_char_p, ctypes.c_int)
-_prctl = _declare(
-    "prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong
-)
+_prctl = _declare("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 syncfs = _declare("syncfs", ctypes.c_int)
 sethostname = _declare("sethostname", ctypes.c_char_p, ctypes.c_size_t)
 setdomainname = _declare("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
@@ -138,9 +134,7 @@ setfsgid = _libc["setfsgid"]
 def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
     """mount(2) by path; only for paths that no container can change."""
     try:
-        _mount(
-            os.fsencode(source), os.fsencode(target), os.fsencode(fstype) or None, flags, os.fsencode(data)
-        )
+        _mount(os.fsencode(source), os.fsencode(target), os.fsencode(fstype) or None, flags, os.fsencode(data))
     except OSError as error:
         error.filename = target
         raise
@@ -194,9 +188,7 @@ def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolv
 
 
 def open_tree(directory: int, path: str | bytes, flags: int) -> int:
-    return call(
-        "open_tree", _NR_OPEN_TREE, directory, os.fsencode(path), flags | OPEN_TREE_CLOEXEC, path=path
-    )
+    return call("open_tree", _NR_OPEN_TREE, directory, os.fsencode(path), flags | OPEN_TREE_CLOEXEC, path=path)
 
 
 def move_mount(

@@ -42,9 +42,7 @@ def send(sock: socket.socket, message: dict[str, Any], descriptors: Sequence[int
 
 def receive(sock: socket.socket, flags: int = 0) -> tuple[dict[str, Any], list[int]]:
     """The next message and its descriptors (close-on-exec). EOFError when the peer has gone."""
-    payload, descriptors, _flags, _address = socket.recv_fds(
-        sock, SPILL + 1, _MOST_DESCRIPTORS, flags | socket.MSG_CMSG_CLOEXEC
-    )
+    payload, descriptors, _flags, _address = socket.recv_fds(sock, SPILL + 1, _MOST_DESCRIPTORS, flags | socket.MSG_CMSG_CLOEXEC)
     if not payload:
         for descriptor in descriptors:
             os.close(descriptor)

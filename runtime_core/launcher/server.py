@@ -111,4 +111,3 @@ def _run(job: Any, argument: dict[str, Any], descriptors: list[int], own: tuple[
         traceback.print_exc(file=sys.stderr)
     finally:
         os._exit(status)
-

@@ -91,9 +91,7 @@ class Connection:
 class Monitors:
     """All connections, and the thread that listens to them."""
 
-    def __init__(
-        self, on_event: Callable[[str, dict[str, Any]], None], on_lost: Callable[[Connection], None]
-    ) -> None:
+    def __init__(self, on_event: Callable[[str, dict[str, Any]], None], on_lost: Callable[[Connection], None]) -> None:
         self._on_event, self._on_lost = on_event, on_lost
         self._epoll = select.epoll()
         self._by_pod: dict[str, Connection] = {}

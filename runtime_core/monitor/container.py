@@ -26,8 +26,26 @@ _LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEX
 class Container:
     """States: created → running → stopped."""
 
-    __slots__ = ("_init", "_oom_before", "_stdin", "cgroup_path", "cgroups", "directory", "dropped", "exit",
-                 "id", "log", "log_path", "output", "pid", "pidfd", "pod_id", "started_at", "status", "seccomp")  # fmt: skip
+    __slots__ = (
+        "_init",
+        "_oom_before",
+        "_stdin",
+        "cgroup_path",
+        "cgroups",
+        "directory",
+        "dropped",
+        "exit",
+        "id",
+        "log",
+        "log_path",
+        "output",
+        "pid",
+        "pidfd",
+        "pod_id",
+        "seccomp",
+        "started_at",
+        "status",
+    )  # fmt: skip
 
     def __init__(self, request: dict[str, Any], seccomp: bytes, cgroups: CgroupManager, directory: str) -> None:
         spec = request["spec"]

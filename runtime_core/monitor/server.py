@@ -162,6 +162,12 @@ class Monitor:
         for connection in list(self._connections.values()):
             self._send(connection, {"event": "exit", **record})
 
+    def _reader(self, container: Container, descriptor: int) -> Callable[[], None]:
+        def read() -> None:
+            self._read_output(container, descriptor)
+
+        return read
+
     def _read_output(self, container: Container, descriptor: int) -> bool:
         if descriptor in container.output and container.read_output(descriptor):
             return True
@@ -176,13 +182,11 @@ class Monitor:
         if request["container"]["id"] in self._containers:
             raise AlreadyExists(f"container {request['container']['id']} exists")
         failpoint.hit("monitor.create.begun")
-        container = Container(
-            request["container"], read_filter(descriptors), self._cgroups, self._directory
-        )
+        container = Container(request["container"], read_filter(descriptors), self._cgroups, self._directory)
         self._containers[container.id] = container
         self._children[container.pid] = lambda code: self._container_ended(container, code)
         for descriptor in container.output:
-            self._watch(descriptor, lambda fd=descriptor: self._read_output(container, fd))  # type: ignore[misc]
+            self._watch(descriptor, self._reader(container, descriptor))
         failpoint.hit("monitor.create.done")
         return {"pid": container.pid}
 

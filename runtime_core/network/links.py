@@ -68,9 +68,7 @@ class Links:
             attributes.append((_IFLA_MTU, mtu))
         self._socket.request(Message(_NEWLINK, _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP), attributes, CREATE | EXCL))
 
-    def add_veth(
-        self, name: str, peer: str, *, namespace: int, master: int = 0, mtu: int = 0, mac: str = ""
-    ) -> None:
+    def add_veth(self, name: str, peer: str, *, namespace: int, master: int = 0, mtu: int = 0, mac: str = "") -> None:
         """A pair whose far end is born in `namespace` under its final name, down; the near end is up."""
         sizes = [(_IFLA_MTU, mtu)] if mtu else []
         far = [(_IFLA_IFNAME, peer), (_IFLA_NET_NS_FD, namespace), *sizes]
@@ -141,13 +139,9 @@ def route_message(index: int, destination: str, gateway: str) -> Message:
         attributes.append((_RTA_DST, network.network_address.packed))
     if gateway:
         attributes.append((_RTA_GATEWAY, ipaddress.ip_address(gateway).packed))
-    header = struct.pack(
-        "=BBBBBBBBI", family, network.prefixlen, 0, 0, _MAIN_TABLE, _BOOT_PROTOCOL, scope, _UNICAST, 0
-    )
+    header = struct.pack("=BBBBBBBBI", family, network.prefixlen, 0, 0, _MAIN_TABLE, _BOOT_PROTOCOL, scope, _UNICAST, 0)
     return Message(_NEWROUTE, header, attributes, CREATE | EXCL)
 
 
 def mac_bytes(mac: str) -> bytes:
     return bytes(int(part, 16) for part in mac.split(":"))
-
-

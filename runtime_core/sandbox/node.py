@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from runtime_core.errors import NotFound
 from runtime_core.images.store import Images
@@ -29,6 +29,7 @@ from runtime_core.store.locks import Locks
 from runtime_core.store.records import Collection
 
 _START_FAILED = 128
+Found = TypeVar("Found", SandboxRecord, ContainerRecord)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +56,8 @@ class Node:
         self.snapshotter, self.cgroups = snapshotter, cgroups
         self.runtimes: Mapping[str, Runtime] = {}
         self.network: Network
-        self.sandboxes: Collection[SandboxRecord] = Collection(
-            database, "sandbox", encode=encode, decode=decode_sandbox
-        )
-        self.containers: Collection[ContainerRecord] = Collection(
-            database, "container", encode=encode, decode=decode_container
-        )
+        self.sandboxes: Collection[SandboxRecord] = Collection(database, "sandbox", encode=encode, decode=decode_sandbox)
+        self.containers: Collection[ContainerRecord] = Collection(database, "container", encode=encode, decode=decode_container)
         self.ledger = Ledger(
             database,
             {
@@ -183,9 +180,7 @@ class Node:
 
 def pod_reference(pod: PodSpec, handler: str) -> str:
     """What is needed to close a pod of which nothing else is known."""
-    document = {
-        key: getattr(pod, key) for key in ("id", "directory", "netns_path", "cgroup_path")
-    }
+    document = {key: getattr(pod, key) for key in ("id", "directory", "netns_path", "cgroup_path")}
     return json.dumps({**document, "handler": handler})
 
 
@@ -193,7 +188,7 @@ def network_reference(network: PodNetwork) -> str:
     return json.dumps(asdict(network))
 
 
-def _by_prefix(collection: Collection[Any], key: str, what: str) -> Any:
+def _by_prefix(collection: Collection[Found], key: str, what: str) -> Found:
     found = collection.find(key)
     if found is not None:
         return found

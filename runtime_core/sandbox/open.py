@@ -24,7 +24,7 @@ def open_sandbox(node: Node, spec: SandboxSpec) -> SandboxRecord:
     pod, network = pod_spec(spec, directory, netns), pod_network(spec, netns)
     runtime = node.runtime(spec.handler)
     with ExitStack() as undo:
-        things = [("cgroup-parent", spec.cgroup_parent)] if not _is_cgroup(node, spec.cgroup_parent) else []
+        things = [("cgroup-parent", path) for path in _missing_ancestors(node, spec.cgroup_parent)[:1]]
         things.append(("pod", pod_reference(pod, spec.handler)))
         if spec.own_network:
             things.append(("network", network_reference(network)))
@@ -54,8 +54,13 @@ def open_sandbox(node: Node, spec: SandboxSpec) -> SandboxRecord:
     return record
 
 
-def _is_cgroup(node: Node, path: str) -> bool:
-    return bool(node.cgroups.exists(path))
+def _missing_ancestors(node: Node, path: str) -> list[str]:
+    """`path` and those above it that do not exist, the highest first: what we make, we remove."""
+    missing: list[str] = []
+    while path and not node.cgroups.exists(path):
+        missing.insert(0, path)
+        path = path.rpartition("/")[0]
+    return missing
 
 
 def _write_files(spec: SandboxSpec, directory: str) -> None:

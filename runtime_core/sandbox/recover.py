@@ -25,8 +25,8 @@ def recover(node: Node, complain: Callable[[str, TrivetError], None]) -> None:
                 node.pod_lost(record.spec.id)
     known = {record.spec.id for record in node.sandboxes.all()} | {record.id for record in node.containers.all()}
     for owner in node.ledger.owners() - known:
-        for error in node.ledger.sweep(owner):
-            complain(f"owner {owner}", error)
+        for failure in node.ledger.sweep(owner):
+            complain(f"owner {owner}", failure)
     for key in node.snapshotter.snapshots():
         if key not in known:
             node.snapshotter.remove(key)

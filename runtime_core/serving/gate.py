@@ -16,6 +16,7 @@ from runtime_core.log import Log
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _LONGEST_MESSAGE = 4096
+_FOR_EVER = 1e8
 #: calls that come every second and change nothing are worth a line only when they fail
 _QUIET = ("List", "Version", "Status", "ImageStatus", "ImageFsInfo", "ContainerStats", "PodSandboxStats", "RuntimeConfig")
 
@@ -25,15 +26,24 @@ class Call:
     """What a handler may know of the call beside its request."""
 
     method: str
-    #: seconds that the client will still wait, None for ever
-    time_remaining: Callable[[], float | None]
+    _time_remaining: Callable[[], float | None]
+
+    def time_remaining(self) -> float | None:
+        """Seconds that the client will still wait, None for ever (which gRPC gives as centuries)."""
+        seconds = self._time_remaining()
+        return None if seconds is None or seconds > _FOR_EVER else max(0.0, seconds)
 
 
-class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
+class Gate(grpc.GenericRpcHandler):  # type: ignore[misc, type-arg]
     """Serves the methods of one gRPC service by plain functions: (service, request, call) → response."""
 
     def __init__(
-        self, descriptor: Any, messages: Callable[[Any], type], functions: Mapping[str, Callable[..., Any]], service: Any, log: Log
+        self,
+        descriptor: Any,
+        messages: Callable[[Any], Any],
+        functions: Mapping[str, Callable[..., Any]],
+        service: Any,
+        log: Log,
     ) -> None:
         """`descriptor`: the protobuf service; methods without a function answer UNIMPLEMENTED by name."""
         self._log = log
@@ -91,5 +101,3 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 def _milliseconds(started: float) -> float:
     return round((time.monotonic() - started) * 1000, 2)
-
-

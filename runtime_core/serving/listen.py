@@ -8,6 +8,7 @@ import socket
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -51,7 +52,7 @@ def prepare_socket(path: Path) -> None:
     path.unlink()
 
 
-def make_server(handlers: list[grpc.GenericRpcHandler]) -> grpc.Server:
+def make_server(handlers: list[Any]) -> grpc.Server:
     return grpc.server(
         ThreadPoolExecutor(_THREADS, thread_name_prefix="rpc"),
         handlers=handlers,

@@ -38,9 +38,7 @@ class Database:
         self._path = directory / "state.db"
         self._mutex = threading.Lock()
         try:
-            self._connection = sqlite3.connect(
-                self._path, isolation_level=None, check_same_thread=False, cached_statements=64
-            )
+            self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=64)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._migrate()
@@ -72,9 +70,7 @@ class Database:
     def _migrate(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version > len(_MIGRATIONS):
-            raise FailedPrecondition(
-                f"{self._path} has schema version {version}, this program knows {len(_MIGRATIONS)}"
-            )
+            raise FailedPrecondition(f"{self._path} has schema version {version}, this program knows {len(_MIGRATIONS)}")
         for number, script in enumerate(_MIGRATIONS[version:], version + 1):
             self._connection.executescript(f"BEGIN;{script};PRAGMA user_version={number};COMMIT;")
 

@@ -53,9 +53,7 @@ class Ledger:
         if owner is None:
             rows = self._database.read("SELECT owner, kind, reference FROM ledger ORDER BY number")
         else:
-            rows = self._database.read(
-                "SELECT owner, kind, reference FROM ledger WHERE owner = ? ORDER BY number", (owner,)
-            )
+            rows = self._database.read("SELECT owner, kind, reference FROM ledger WHERE owner = ? ORDER BY number", (owner,))
         return [Entry(*row) for row in rows]
 
     def owners(self) -> set[str]:

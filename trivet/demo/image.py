@@ -60,9 +60,7 @@ def _needed_names(data: bytes, start: int, length: int, segments: list[tuple[int
         for kind, _flags, begin, virtual, _physical, extent in segments
         if kind == _PT_LOAD and virtual <= address < virtual + extent
     )
-    return [
-        data[strings + value : data.index(b"\0", strings + value)].decode() for tag, value in entries if tag == _DT_NEEDED
-    ]
+    return [data[strings + value : data.index(b"\0", strings + value)].decode() for tag, value in entries if tag == _DT_NEEDED]
 
 
 def _add_program(tool: str, files: dict[str, Path]) -> None:

@@ -47,9 +47,7 @@ class Registry:
             },
         }
         body = json.dumps(document).encode()
-        descriptors = [
-            {"mediaType": kind, "digest": self.put_blob(blob), "size": len(blob)} for blob, _tar, kind in layers
-        ]
+        descriptors = [{"mediaType": kind, "digest": self.put_blob(blob), "size": len(blob)} for blob, _tar, kind in layers]
         self.put_manifest(
             repository,
             tag,
@@ -88,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
     # A client that tries TLS first must see an answer it takes for HTTP.
     default_request_version = "HTTP/1.0"
 
-    def do_GET(self) -> None:  # noqa: N802  http.server's name
+    def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         found = self.registry.answer(path) if path.count("/") >= 2 else None
         if found is None:

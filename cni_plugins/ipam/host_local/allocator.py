@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 
 from runtime_core.errors import InvalidArgument
 
@@ -95,6 +96,6 @@ def candidates(group: list[Range], last: str) -> Iterator[tuple[Range, int]]:
 
 def _refuse_overlaps(ranges: list[Range]) -> None:
     ordered = sorted(ranges, key=lambda one: (one.network.version, one.first))
-    for one, following in zip(ordered, ordered[1:], strict=False):
+    for one, following in itertools.pairwise(ordered):
         if one.network.version == following.network.version and following.first <= one.last:
             raise InvalidArgument(f"ipam.ranges: {one.network} and {following.network} overlap")

@@ -27,12 +27,8 @@ def add(request: Request) -> dict[str, Any]:
     with _store(request) as store:
         for number, group in enumerate(groups):
             chosen = _requested(group, wanted)
-            one, address = (
-                _take(store, chosen, request, number) if chosen else _allocate(store, group, request, number)
-            )
-            ips.append(
-                {"address": f"{one.text(address)}/{one.network.prefixlen}", "gateway": one.text(one.gateway)}
-            )
+            one, address = _take(store, chosen, request, number) if chosen else _allocate(store, group, request, number)
+            ips.append({"address": f"{one.text(address)}/{one.network.prefixlen}", "gateway": one.text(one.gateway)})
         if wanted:
             _release(store, request)
             raise InvalidArgument(f"ips: {', '.join(sorted(wanted))} in no range of this network")
@@ -58,10 +54,7 @@ def check(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    valid = {
-        (entry["containerID"], entry["ifname"])
-        for entry in request.config.get("cni.dev/valid-attachments") or []
-    }
+    valid = {(entry["containerID"], entry["ifname"]) for entry in request.config.get("cni.dev/valid-attachments") or []}
     with _store(request) as store:
         for address, container_id, interface in store.reservations():
             if (container_id, interface) not in valid:

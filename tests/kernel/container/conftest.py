@@ -77,9 +77,7 @@ class Box:
         }  # fmt: skip
 
     def add_mount(self, destination: str, source: Path | str, *options: str, kind: str = "bind") -> None:
-        self.spec["mounts"].append(
-            {"destination": destination, "type": kind, "source": str(source), "options": list(options)}
-        )
+        self.spec["mounts"].append({"destination": destination, "type": kind, "source": str(source), "options": list(options)})
 
     def create(self, stdio: tuple[int, int, int] | None = None, root: dict[str, Any] | None = None) -> Init:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -129,9 +127,7 @@ class Box:
             os.close(executed.pidfd)
             return Finished(_wait(executed.pid), *streams.texts())
 
-    def exec_request(
-        self, init: Init, stdio: tuple[int, int, int], *command: str, **process: Any
-    ) -> container_exec.ExecRequest:
+    def exec_request(self, init: Init, stdio: tuple[int, int, int], *command: str, **process: Any) -> container_exec.ExecRequest:
         return container_exec.ExecRequest(
             init_pidfd=init.pidfd, process={**self.process, "args": list(command), **process}, stdio=stdio,
             seccomp=self.seccomp, cgroups=self.cgroups, cgroup_path=self.cgroup_path,
@@ -248,9 +244,7 @@ def _default_spec() -> dict[str, Any]:
         "mounts": [
             _own("/proc", "proc", "nosuid", "noexec", "nodev"),
             _own("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-            _own(
-                "/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"
-            ),
+            _own("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
             _own("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
             _own("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
             _own("/sys", "sysfs", "nosuid", "noexec", "nodev", "ro"),

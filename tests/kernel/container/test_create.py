@@ -164,9 +164,7 @@ def test_pid_namespace_of_the_node(box: Box) -> None:
 
 def test_masked_and_read_only_paths(box: Box) -> None:
     """Masked files read as empty, masked directories are empty, read-only paths cannot be written."""
-    script = (
-        "cat /proc/timer_list; ls -A /sys/firmware; touch /sys/firmware/x; echo 1 > /proc/sys/kernel/hostname"
-    )
+    script = "cat /proc/timer_list; ls -A /sys/firmware; touch /sys/firmware/x; echo 1 > /proc/sys/kernel/hostname"
     finished = box.shell(script)
     assert finished.stdout == ""
     assert finished.stderr.count("Read-only file system") >= 2
@@ -261,7 +259,7 @@ def test_ambient_capabilities_reach_a_user(box: Box) -> None:
     """An ambient capability is effective for a program that is not root."""
     only = ["CAP_NET_BIND_SERVICE"]
     box.process["user"] = {"uid": 1000, "gid": 1000}
-    box.process["capabilities"] = {name: only for name in ("bounding", "effective", "permitted", "ambient")}
+    box.process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted", "ambient"), only)
     finished = box.run("/bin/grep", "^CapEff", "/proc/self/status")
     assert int(finished.stdout.split()[1], 16) == capabilities.mask(only, "")
 
@@ -279,7 +277,7 @@ def test_capability_that_the_machine_lacks_is_named(box: Box) -> None:
 def test_every_capability_of_the_machine_can_be_given(box: Box) -> None:
     """`capabilities.machine()` is what a privileged container asks for, and it works."""
     everything = capabilities.machine()
-    box.process["capabilities"] = {name: everything for name in ("bounding", "effective", "permitted")}
+    box.process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), everything)
     assert box.run("/bin/true").status == 0
 
 
@@ -331,9 +329,7 @@ def test_sysctls_of_own_namespaces(box: Box) -> None:
     assert finished.lines == ["80", "100"]
 
 
-@pytest.mark.parametrize(
-    "key", ["kernel.core_pattern", "vm.swappiness", "net/../kernel/core_pattern", "fs.mqueue.../x", ""]
-)
+@pytest.mark.parametrize("key", ["kernel.core_pattern", "vm.swappiness", "net/../kernel/core_pattern", "fs.mqueue.../x", ""])
 def test_sysctls_of_the_machine_are_refused(box: Box, key: str) -> None:
     """Only what belongs to a namespace can be set (CVE-2022-0811), and no path leads elsewhere."""
     box.linux["sysctl"] = {key: "1"}

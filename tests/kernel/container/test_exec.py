@@ -24,13 +24,9 @@ def test_output_and_status_come_back(box: Box) -> None:
 def test_it_is_in_all_namespaces_of_the_container(box: Box) -> None:
     """Every namespace, the cgroup in every hierarchy, and the root are the container's."""
     init = box.background()
-    script = (
-        "for n in pid mnt net ipc uts cgroup; do readlink /proc/self/ns/$n; done; cat /proc/self/cgroup; ls /"
-    )
+    script = "for n in pid mnt net ipc uts cgroup; do readlink /proc/self/ns/$n; done; cat /proc/self/cgroup; ls /"
     lines = box.execute(init, "/bin/sh", "-c", script).lines
-    assert lines[:6] == [
-        os.readlink(f"/proc/{init.pid}/ns/{n}") for n in ("pid", "mnt", "net", "ipc", "uts", "cgroup")
-    ]
+    assert lines[:6] == [os.readlink(f"/proc/{init.pid}/ns/{n}") for n in ("pid", "mnt", "net", "ipc", "uts", "cgroup")]
     assert {line.split(":", 2)[2] for line in lines[6:] if ":" in line and not line.startswith("0:")} == {"/"}
     assert "etc" in lines
 

@@ -282,9 +282,7 @@ def test_symlinked_dev_makes_nothing_outside(box: Box, tmp_path: Path) -> None:
 
 def test_symlinked_dev_without_a_mount_is_refused(box: Box) -> None:
     """Without a /dev mount the devices go into the image's own directory, never through a link."""
-    box.spec["mounts"] = [
-        mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")
-    ]
+    box.spec["mounts"] = [mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")]
     (box.image / "dev").rmdir()
     (box.image / "etc" / "sub").mkdir()
     (box.image / "dev").symlink_to("/etc/sub")
@@ -294,17 +292,13 @@ def test_symlinked_dev_without_a_mount_is_refused(box: Box) -> None:
 
 def test_without_a_dev_mount_the_image_gets_the_devices(box: Box) -> None:
     """The default devices are there in any case."""
-    box.spec["mounts"] = [
-        mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")
-    ]
+    box.spec["mounts"] = [mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")]
     assert box.shell("echo x > /dev/null && stat -c %F /dev/zero").lines == ["character special file"]
 
 
 def test_fake_device_in_the_image_is_refused(box: Box) -> None:
     """A regular file where the null device belongs is an error, not a null device (CVE-2026-88265)."""
-    box.spec["mounts"] = [
-        mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")
-    ]
+    box.spec["mounts"] = [mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")]
     (box.image / "dev" / "null").write_text("")
     with pytest.raises(FailedPrecondition, match="device null of the image"):
         box.create()
@@ -361,9 +355,7 @@ def test_source_that_is_missing_is_not_found(box: Box) -> None:
 
 def test_cgroup_mount_is_read_only(box: Box) -> None:
     """Neither a controller's files nor the directory above can be written (CVE-2023-25809)."""
-    finished = box.shell(
-        "echo 1 > /sys/fs/cgroup/pids/notify_on_release; mkdir /sys/fs/cgroup/x /sys/fs/cgroup/pids/x"
-    )
+    finished = box.shell("echo 1 > /sys/fs/cgroup/pids/notify_on_release; mkdir /sys/fs/cgroup/x /sys/fs/cgroup/pids/x")
     assert finished.stderr.count("Read-only file system") == 3
 
 

@@ -38,9 +38,7 @@ def test_root_is_mapped(mapped: Box) -> None:
 def test_image_keeps_its_owners_on_disk(mapped: Box) -> None:
     """Files of the image show their owners inside, and what is written has the same owners on disk."""
     os.chown(mapped.image / "etc", 33, 44)
-    finished = mapped.shell(
-        "stat -c '%u %g' /etc / /bin/busybox; touch /data/new; chown 5:6 /data/new; echo x >> /etc/y"
-    )
+    finished = mapped.shell("stat -c '%u %g' /etc / /bin/busybox; touch /data/new; chown 5:6 /data/new; echo x >> /etc/y")
     assert finished.lines == ["33 44", "0 0", "0 0"]
     assert finished.stderr == ""
     made = (mapped.upper / "data" / "new").stat()
@@ -100,9 +98,7 @@ def test_volume_below_a_private_directory(mapped: Box, tmp_path: Path) -> None:
 def test_exec(mapped: Box) -> None:
     """Exec enters the user namespace too."""
     init = mapped.background()
-    finished = mapped.execute(
-        init, "/bin/sh", "-c", "id -u; readlink /proc/self/ns/user; cat /proc/self/cgroup"
-    )
+    finished = mapped.execute(init, "/bin/sh", "-c", "id -u; readlink /proc/self/ns/user; cat /proc/self/cgroup")
     assert finished.lines[:2] == ["0", os.readlink(f"/proc/{init.pid}/ns/user")]
     assert {line.split(":", 2)[2] for line in finished.lines[2:] if not line.startswith("0:")} == {"/"}
 

@@ -56,9 +56,7 @@ def test_unknown_system_calls_are_left_out() -> None:
 def test_two_conditions_on_one_argument_are_alternatives() -> None:
     """libseccomp refuses them in one rule; runc reads them as "or"."""
     comparisons = [{"index": 0, "op": "SCMP_CMP_EQ", "value": value} for value in (1, 2)]
-    assert seccomp.compile_profile(
-        _profile({"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": comparisons})
-    )
+    assert seccomp.compile_profile(_profile({"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": comparisons}))
 
 
 def test_cache_compiles_once_and_survives(tmp_path: Path) -> None:

@@ -104,9 +104,8 @@ def _process(inputs: Inputs, user: users.User, capabilities: dict[str, list[str]
     arguments += list(config.args) or ([] if config.command else list(image.get("Cmd") or []))
     if not arguments:
         raise InvalidArgument("config.command: neither the container nor its image names a program")
-    values = [*arguments, *(env.value for env in config.envs)]
-    for text in values:
-        if "\0" in str(text):
+    for text in (*arguments, *(_value(env) for env in config.envs)):
+        if "\0" in text:
             raise InvalidArgument("config: an argument or an environment value contains a NUL character")
     if config.stdin_once and not config.stdin:
         raise InvalidArgument("config.stdin_once: needs config.stdin")
@@ -132,9 +131,14 @@ def environment(image: Sequence[str], config: api.ContainerConfig, home: str, ho
     for number, env in enumerate(config.envs):
         if not env.key or "=" in env.key or "\0" in env.key:
             raise InvalidArgument(f"config.envs[{number}].key: {env.key!r} is not the name of a variable")
-        found[env.key] = env.value
+        found[env.key] = _value(env)
     found.setdefault("HOME", home)
     return [f"{key}={value}" for key, value in found.items()]
+
+
+def _value(env: api.KeyValue) -> str:
+    """CRI has values as bytes since 1.37; what is not UTF-8 survives to execve(2)."""
+    return env.value.decode(errors="surrogateescape")
 
 
 def _namespaces(inputs: Inputs) -> list[dict[str, str]]:

@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's name
+    def log_message(self, format: str, *args: object) -> None:
         """Silent."""
 
 

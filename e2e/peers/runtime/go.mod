@@ -1,3 +1,0 @@
-module trivet.test/peers/runtime
-
-go 1.26.0

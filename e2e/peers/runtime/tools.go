@@ -1,9 +1,0 @@
-//go:build tools
-
-// Package tools names the programs that this module is here to build.
-package tools
-
-import (
-	_ "github.com/containerd/containerd/v2/cmd/containerd"
-	_ "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"
-)

@@ -23,7 +23,7 @@ class ForeignRegistry:
     def __init__(self, program: Path, directory: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.host = "127.0.0.1:%d" % probe.getsockname()[1]
+            self.host = f"127.0.0.1:{probe.getsockname()[1]}"
         config = directory / "registry.json"
         config.write_text(
             json.dumps(

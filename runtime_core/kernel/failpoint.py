@@ -43,6 +43,7 @@ def _act(name: str, state: list[object]) -> None:
     state[1] = number - 1
     if number != 1:
         return
+    os.write(2, f"failpoint {name}\n".encode())
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     raise TrivetError(f"failpoint {name}")

@@ -7,9 +7,17 @@ import subprocess
 from pathlib import Path
 
 _HERE = Path(__file__).parent
+#: program → (module directory, package, build tags)
 _PACKAGES = {
-    "kubelet": "k8s.io/kubernetes/cmd/kubelet",
-    "registry": "github.com/distribution/distribution/v3/cmd/registry",
+    "kubelet": ("kubelet", "k8s.io/kubernetes/cmd/kubelet", ""),
+    "registry": ("registry", "github.com/distribution/distribution/v3/cmd/registry", ""),
+    "containerd": ("containerd", "github.com/containerd/containerd/v2/cmd/containerd", ""),
+    "containerd-shim-runc-v2": ("containerd", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", ""),
+    "runc": ("containerd", "github.com/opencontainers/runc", "seccomp"),
+    "bridge": ("containerd", "github.com/containernetworking/plugins/plugins/main/bridge", ""),
+    "loopback": ("containerd", "github.com/containernetworking/plugins/plugins/main/loopback", ""),
+    "host-local": ("containerd", "github.com/containernetworking/plugins/plugins/ipam/host-local", ""),
+    "portmap": ("containerd", "github.com/containernetworking/plugins/plugins/meta/portmap", ""),
 }
 _MINUTES = 40
 
@@ -17,14 +25,15 @@ _MINUTES = 40
 def build(name: str) -> Path:
     """The program `name`; minutes when it is built for the first time, seconds after.
 
-    Raises subprocess.CalledProcessError with what the compiler said.
+    Raises subprocess.CalledProcessError with what the compiler said. runc needs libseccomp-dev (Debian).
     """
     cache = Path(os.environ.get("TRIVET_PEERS") or Path.home() / ".cache" / "trivet" / "peers")
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / name
+    module, package, tags = _PACKAGES[name]
     subprocess.run(
-        ["go", "build", "-trimpath", "-mod=readonly", "-o", str(target), _PACKAGES[name]],
-        cwd=_HERE / name,
+        ["go", "build", "-trimpath", "-mod=readonly", "-tags", tags, "-o", str(target), package],
+        cwd=_HERE / module,
         check=True,
         timeout=_MINUTES * 60,
     )

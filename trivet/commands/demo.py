@@ -45,7 +45,9 @@ def demo() -> int:
         table.step("start trivet-cri", node.start)
         table.step("pull it from a registry on loopback", lambda: _pull(node, reference), lambda id_: id_[7:19])
         sandbox, config = table.step("RunPodSandbox", lambda: _run(node), lambda found: found[0][:12])
-        containers = [_container(table, node, sandbox, config, reference, *one) for one in (("writer", _WRITER), ("sleeper", _SLEEPER))]
+        containers = [
+            _container(table, node, sandbox, config, reference, *one) for one in (("writer", _WRITER), ("sleeper", _SLEEPER))
+        ]
         address = table.step("the pod's address", lambda: _address(node, sandbox), str)
         assert address
         table.step("ExecSync: uname -s", lambda: _exec(node, containers[0], "uname", "-s"), str)
@@ -97,7 +99,9 @@ def _container(table: Table, node: DemoNode, sandbox: str, pod: Any, reference: 
         ),
     )
     request = api.CreateContainerRequest(pod_sandbox_id=sandbox, config=config, sandbox_config=pod)
-    created = table.step(f"CreateContainer {name}", lambda: node.runtime().CreateContainer(request), lambda a: str(a.container_id[:12]))
+    created = table.step(
+        f"CreateContainer {name}", lambda: node.runtime().CreateContainer(request), lambda a: str(a.container_id[:12])
+    )
     table.step(
         f"StartContainer {name}",
         lambda: node.runtime().StartContainer(api.StartContainerRequest(container_id=created.container_id)),

@@ -116,7 +116,12 @@ class Launcher:
             self.pid = os.posix_spawn(
                 f"/proc/self/fd/{interpreter}",
                 [*arguments, str(theirs.fileno()), *self._preload],
-                {"PATH": os.environ.get("PATH", ""), **_armed_failpoints()},
+                {
+                    "PATH": os.environ.get("PATH", ""),
+                    "MALLOC_TRIM_THRESHOLD_": "65536",
+                    "MALLOC_TOP_PAD_": "4096",
+                    **_armed_failpoints(),
+                },
             )
         finally:
             os.close(interpreter)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 def main(descriptor: int, preload: list[str]) -> None:
     """Serve fork requests on the socket `descriptor` until its other end is closed."""
+    # No collection before the forks: what it frees are holes all over the shared pages, and a child that
+    # fills them copies a page for each (the theory of gc.freeze).
+    gc.disable()
     syscalls.set_process_name("trivet-launcher")
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     os.setsid()
@@ -42,7 +45,6 @@ def main(descriptor: int, preload: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.set_wakeup_fd(notify, warn_on_full_buffer=False)
-    gc.collect()
     gc.freeze()
     messages.send(daemon, {"ready": os.getpid()})
     poller = select.poll()
@@ -101,6 +103,7 @@ def _run(job: Any, argument: dict[str, Any], descriptors: list[int], own: tuple[
     """In the child: run the job and never return."""
     status = 1
     try:
+        gc.enable()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -13,7 +13,6 @@ Events, to every connection: {"event": "exit", …}; to who asked: {"event": "ex
 from __future__ import annotations
 
 import errno
-import gc
 import json
 import os
 import select
@@ -51,7 +50,7 @@ def main(argument: dict[str, Any], descriptors: list[int]) -> None:
 
 class Monitor:
     def __init__(self, spec: dict[str, Any], cgroups: str) -> None:
-        gc.freeze()
+
         syscalls.set_process_name("trivet-monitor")
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)

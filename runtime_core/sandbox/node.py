@@ -170,6 +170,12 @@ class Node:
         self.network.detach(PodNetwork(**json.loads(entry.reference)))
 
     def _release_cgroup_parent(self, entry: Entry) -> None:
+        """Remove it, or leave that to another pod that is in it."""
+        below = f"{entry.reference}/"
+        for record in self.sandboxes.all():
+            if record.spec.id != entry.owner and f"{record.spec.cgroup_parent}/".startswith(below):
+                self.ledger.acquire(record.spec.id, ("cgroup-parent", entry.reference))
+                return
         if not self.cgroups.processes(entry.reference):
             self.cgroups.destroy(entry.reference)
 

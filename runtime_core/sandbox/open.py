@@ -24,7 +24,8 @@ def open_sandbox(node: Node, spec: SandboxSpec) -> SandboxRecord:
     pod, network = pod_spec(spec, directory, netns), pod_network(spec, netns)
     runtime = node.runtime(spec.handler)
     with ExitStack() as undo:
-        things = [("cgroup-parent", path) for path in _missing_ancestors(node, spec.cgroup_parent)[:1]]
+        missing = _missing_ancestors(node, spec.cgroup_parent)
+        things = [("cgroup-parent", path) for path in dict.fromkeys((*missing[:1], *missing[-1:]))]
         things.append(("pod", pod_reference(pod, spec.handler)))
         if spec.own_network:
             things.append(("network", network_reference(network)))

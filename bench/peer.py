@@ -69,7 +69,8 @@ class Trivet(Peer):
 
     def helpers(self) -> list[int]:
         launchers = set(self.programs())
-        return [pid for pid in named("trivet-monitor") if parent(pid) in launchers]
+        monitors = [pid for pid in named("trivet-monitor") if parent(pid) in launchers]
+        return monitors + [pid for pid in named("trivet-pause") if parent(pid) in monitors]
 
     def close(self) -> None:
         super().close()

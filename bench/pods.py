@@ -21,6 +21,8 @@ from trivet.demo.registry import Registry
 
 Samples = dict[str, dict[str, list[float]]]
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+#: what a kubelet asks for when the pod says nothing
+_NAMESPACES = api.NamespaceOption(pid=api.CONTAINER)
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -128,7 +130,10 @@ def _run(peer: Peer, name: str) -> tuple[str, Any]:
     config = api.PodSandboxConfig(
         metadata=api.PodSandboxMetadata(name=name, uid=name, namespace="bench"),
         log_directory=str(peer.directory / "bench-logs"),
-        linux=api.LinuxPodSandboxConfig(cgroup_parent=f"{peer.cgroup}/{name}"),
+        linux=api.LinuxPodSandboxConfig(
+            cgroup_parent=f"{peer.cgroup}/{name}",
+            security_context=api.LinuxSandboxSecurityContext(namespace_options=_NAMESPACES),
+        ),
     )
     return str(peer.runtime.RunPodSandbox(api.RunPodSandboxRequest(config=config)).pod_sandbox_id), config
 
@@ -142,7 +147,7 @@ def _container_request(peer: Peer, pod: str, config: Any, reference: str) -> Any
         linux=api.LinuxContainerConfig(
             resources=api.LinuxContainerResources(memory_limit_in_bytes=256 * 1024 * 1024),
             security_context=api.LinuxContainerSecurityContext(
-                seccomp=api.SecurityProfile(profile_type=api.SecurityProfile.RuntimeDefault)
+                namespace_options=_NAMESPACES, seccomp=api.SecurityProfile(profile_type=api.SecurityProfile.RuntimeDefault)
             ),
         ),
     )

@@ -139,7 +139,7 @@ class Node:
         self._logs.close()
         mounts.unmount_below(str(self.directory))
         subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
-        for hierarchy in _hierarchies():
+        for hierarchy in (*_hierarchies(), _V1 / "unified"):
             for directory, _names, _files in os.walk(f"{hierarchy}{self.cgroup}", topdown=False):
                 os.rmdir(directory)
         return left

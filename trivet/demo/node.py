@@ -54,10 +54,10 @@ class DemoNode:
         self._end(signal.SIGKILL)
 
     def runtime(self) -> Any:
-        return api_pb2_grpc.RuntimeServiceStub(self._connect())
+        return api_pb2_grpc.RuntimeServiceStub(self._connect())  # type: ignore[no-untyped-call]
 
     def images(self) -> Any:
-        return api_pb2_grpc.ImageServiceStub(self._connect())
+        return api_pb2_grpc.ImageServiceStub(self._connect())  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Remove every pod, end the daemon, and take away bridge, cgroups and directories."""

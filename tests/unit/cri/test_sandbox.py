@@ -1,0 +1,68 @@
+"""RunPodSandboxRequest: what is asked for, and every refusal by its field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cri.api.v1 import api_pb2 as api
+from cri.translate.sandbox import sandbox_spec
+from runtime_core.errors import InvalidArgument, NotFound, ResourceExhausted, TrivetError
+from runtime_core.sandbox.records import SandboxSpec
+
+
+def _spec(*, handler: str = "", **changes: Any) -> SandboxSpec:
+    config: dict[str, Any] = {"metadata": api.PodSandboxMetadata(name="p", uid="u", namespace="n", attempt=2)}
+    request = api.RunPodSandboxRequest(config=api.PodSandboxConfig(**(config | changes)), runtime_handler=handler)
+    return sandbox_spec(request, ["", "trivet"], "/trivet")
+
+
+def _linux(**options: Any) -> api.LinuxPodSandboxConfig:
+    return api.LinuxPodSandboxConfig(**options)
+
+
+def _namespaces(**options: Any) -> api.LinuxSandboxSecurityContext:
+    return api.LinuxSandboxSecurityContext(namespace_options=api.NamespaceOption(**options))
+
+
+def test_a_plain_pod_has_everything_of_its_own() -> None:
+    """Name from the metadata, default parent, own network and IPC."""
+    spec = _spec(hostname="box")
+    assert spec.name == "p_n_u_2"
+    assert (spec.cgroup_parent, spec.own_network, spec.own_ipc) == ("/trivet", True, True)
+    assert len(spec.id) == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "field"),
+    [
+        ({"metadata": api.PodSandboxMetadata(name="p", uid="u")}, InvalidArgument, "metadata.namespace"),
+        ({"metadata": api.PodSandboxMetadata(name="p\n", uid="u", namespace="n")}, InvalidArgument, "metadata.name"),
+        ({"handler": "nope"}, NotFound, "runtime_handler"),
+        ({"log_directory": "relative"}, InvalidArgument, "config.log_directory"),
+        ({"log_directory": "/var/../etc"}, InvalidArgument, "config.log_directory"),
+        ({"hostname": "h" * 65}, InvalidArgument, "config.hostname"),
+        ({"annotations": {"a": "x" * 20_000_000}}, ResourceExhausted, "annotations"),
+        ({"dns_config": api.DNSConfig(servers=["1.1.1.1\nnameserver 6.6.6.6"])}, InvalidArgument, "dns_config.servers"),
+        ({"port_mappings": [api.PortMapping(host_port=70000)]}, InvalidArgument, r"port_mappings\[0\].host_port"),
+        ({"linux": _linux(cgroup_parent="/a/../../b")}, InvalidArgument, "cgroup_parent"),
+        ({"linux": _linux(sysctls={"kernel.core_pattern": "|/x"})}, InvalidArgument, "not namespaced"),
+        ({"linux": _linux(sysctls={"net.ipv4.tcp_syncookies": "1+kernel.core_pattern=x"})}, InvalidArgument, "sysctls"),
+        (
+            {"linux": _linux(sysctls={"net.core.somaxconn": "1"}, security_context=_namespaces(network=api.NODE))},
+            InvalidArgument,
+            "node's network",
+        ),
+        (
+            {"linux": _linux(sysctls={"kernel.shmmax": "1"}, security_context=_namespaces(ipc=api.NODE))},
+            InvalidArgument,
+            "node's IPC",
+        ),
+        ({"linux": _linux(security_context=_namespaces(pid=api.TARGET))}, InvalidArgument, "namespace_options.pid"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_field(changes: dict[str, Any], kind: type[TrivetError], field: str) -> None:
+    """The right kind, and a message that names where it is wrong."""
+    with pytest.raises(kind, match=field):
+        _spec(**changes)

@@ -1,0 +1,262 @@
+"""trivet-cri as its clients see it: through gRPC alone, on private directories."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from cri.api.v1 import api_pb2 as api
+from e2e.wait import wait_for
+from trivet.demo import image as demo_image
+from trivet.demo.node import DemoNode
+from trivet.demo.registry import Registry
+
+_ROOT = Path(__file__).parents[3]
+
+
+class Client:
+    """A daemon with one image, and short words for what the tests do."""
+
+    def __init__(self, node: DemoNode, reference: str) -> None:
+        self.node, self.reference = node, reference
+        self.runtime, self.images = node.runtime(), node.images()
+        self.logs = node.directory / "logs"
+        self.logs.mkdir()
+
+    def pod(self, name: str, **linux: Any) -> str:
+        config = api.PodSandboxConfig(
+            metadata=api.PodSandboxMetadata(name=name, uid=name, namespace="t"),
+            log_directory=str(self.logs),
+            linux=api.LinuxPodSandboxConfig(cgroup_parent=f"{self.node.cgroup}/{name}", **linux),
+        )
+        return str(self.runtime.RunPodSandbox(api.RunPodSandboxRequest(config=config)).pod_sandbox_id)
+
+    def create(self, pod: str, script: str, *, security: Any = None, resources: Any = None, **config: Any) -> str:
+        container = api.ContainerConfig(
+            metadata=api.ContainerMetadata(name=config.pop("name", "c")),
+            image=api.ImageSpec(image=config.pop("image", self.reference)),
+            log_path=config.pop("log_path", "c.log"),
+            linux=api.LinuxContainerConfig(security_context=security, resources=resources),
+            **{"command": ["sh", "-c", script], **config},
+        )
+        request = api.CreateContainerRequest(pod_sandbox_id=pod, config=container)
+        return str(self.runtime.CreateContainer(request).container_id)
+
+    def run(self, pod: str, script: str, **config: Any) -> str:
+        container = self.create(pod, script, **config)
+        self.runtime.StartContainer(api.StartContainerRequest(container_id=container))
+        return container
+
+    def status(self, container: str) -> Any:
+        return self.runtime.ContainerStatus(api.ContainerStatusRequest(container_id=container)).status
+
+    def ended(self, container: str) -> Any:
+        wait_for("the end", lambda: self.status(container).state == api.CONTAINER_EXITED, 20)
+        return self.status(container)
+
+    def exec(self, container: str, *command: str, timeout: int = 10) -> Any:
+        return self.runtime.ExecSync(api.ExecSyncRequest(container_id=container, cmd=command, timeout=timeout))
+
+    def contents(self, log: str = "c.log") -> list[str]:
+        return [line.split(" ", 3)[3] for line in (self.logs / log).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    registry, node = Registry(), DemoNode()
+    try:
+        reference = registry.put_image("t/tools", "1", [demo_image.build_layer()], {"Env": ["PATH=/bin"]}, "amd64")
+        node.start()
+        client = Client(node, reference)
+        client.images.PullImage(api.PullImageRequest(image=api.ImageSpec(image=reference)))
+        yield client
+    finally:
+        node.close()
+        registry.close()
+
+
+@pytest.fixture
+def pod(client: Client, request: pytest.FixtureRequest) -> Iterator[str]:
+    pod = client.pod(request.node.name[:40])
+    yield pod
+    client.runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod))
+    for log in client.logs.iterdir():
+        log.unlink()
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "reason"), [("exit 0", 0, "Completed"), ("exit 3", 3, "Error"), ("kill -9 $$; sleep 9", 137, "Error")]
+)
+def test_the_end_has_its_code_and_reason(client: Client, pod: str, script: str, code: int, reason: str) -> None:
+    """And times that are in order."""
+    # As PID 1 of its own namespace a process cannot kill itself: the child of a shell can.
+    status = client.ended(client.run(pod, script if "kill" not in script else f"sh -c '{script}'; exit $?"))
+    assert (status.exit_code, status.reason) == (code, reason)
+    assert 0 < status.created_at <= status.started_at <= status.finished_at
+
+
+def test_a_container_that_wants_too_much_memory_is_oomkilled(client: Client, pod: str) -> None:
+    """The reason says so."""
+    resources = api.LinuxContainerResources(memory_limit_in_bytes=16 * 1024 * 1024)
+    status = client.ended(client.run(pod, "x=12345678; while :; do x=$x$x; done", resources=resources))
+    assert status.reason == "OOMKilled"
+    assert status.exit_code != 0
+
+
+def test_a_program_that_does_not_exist_is_a_start_error(client: Client, pod: str) -> None:
+    """The call fails with its name, and the container is ended, not stuck."""
+    container = client.create(pod, "", command=["/no/such/program"])
+    with pytest.raises(grpc.RpcError) as refused:
+        client.runtime.StartContainer(api.StartContainerRequest(container_id=container))
+    assert "/no/such/program" in refused.value.details()
+    status = client.status(container)
+    assert (status.state, status.exit_code, status.reason) == (api.CONTAINER_EXITED, 128, "StartError")
+
+
+def test_exec_sync_gives_code_and_both_streams(client: Client, pod: str) -> None:
+    """Also while the container is busy."""
+    container = client.run(pod, "sleep 100")
+    answer = client.exec(container, "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (answer.exit_code, answer.stdout, answer.stderr) == (7, b"out\n", b"err\n")
+
+
+def test_exec_sync_ends_at_its_time_out_with_all_it_started(client: Client, pod: str) -> None:
+    """DEADLINE_EXCEEDED, and no process of it is left."""
+    container = client.run(pod, "sleep 100")
+    with pytest.raises(grpc.RpcError) as refused:
+        client.exec(container, "sh", "-c", "sleep 77 & sleep 78", timeout=1)
+    assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_for("they are gone", lambda: b"sleep 7" not in client.exec(container, "ps").stdout.replace(b"sleep 100", b""), 10)
+
+
+def test_a_background_child_does_not_hold_exec_sync(client: Client, pod: str) -> None:
+    """Its pipe stays open, and nobody waits for it."""
+    container = client.run(pod, "sleep 100")
+    started = time.monotonic()
+    answer = client.exec(container, "sh", "-c", "sleep 30 & echo done")
+    assert answer.stdout == b"done\n"
+    assert time.monotonic() - started < 10
+
+
+def test_a_log_is_reopened_between_lines(client: Client, pod: str) -> None:
+    """What comes after goes to the new file; an ended container's log is not made anew."""
+    container = client.run(pod, "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done")
+    wait_for("lines", lambda: len(client.contents()) > 2 if (client.logs / "c.log").exists() else False)
+    (client.logs / "c.log").rename(client.logs / "old.log")
+    client.runtime.ReopenContainerLog(api.ReopenContainerLogRequest(container_id=container))
+    wait_for("more lines", lambda: len(client.contents()) > 2)
+    client.runtime.StopContainer(api.StopContainerRequest(container_id=container, timeout=0))
+    lines = client.contents("old.log") + client.contents()
+    assert lines == [f"line {number}" for number in range(1, len(lines) + 1)]
+    (client.logs / "c.log").unlink()
+    with pytest.raises(grpc.RpcError):
+        client.runtime.ReopenContainerLog(api.ReopenContainerLogRequest(container_id=container))
+    assert not (client.logs / "c.log").exists()
+
+
+def test_limits_change_while_it_runs(client: Client, pod: str) -> None:
+    """All of them or none; the status tells the new ones."""
+    container = client.run(pod, "sleep 100", resources=api.LinuxContainerResources(memory_limit_in_bytes=64 << 20))
+    change = api.LinuxContainerResources(memory_limit_in_bytes=32 << 20, cpu_shares=512)
+    client.runtime.UpdateContainerResources(api.UpdateContainerResourcesRequest(container_id=container, linux=change))
+    limit = client.exec(container, "cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes").stdout
+    assert int(limit) == 32 << 20
+    resources = client.status(container).resources.linux
+    assert (resources.memory_limit_in_bytes, resources.cpu_shares) == (32 << 20, 512)
+
+
+def test_containers_of_a_shared_pid_namespace_see_each_other(client: Client) -> None:
+    """And nothing of the host through its PID 1."""
+    options = api.NamespaceOption(pid=api.POD)
+    pod = client.pod("shared", security_context=api.LinuxSandboxSecurityContext(namespace_options=options))
+    security = api.LinuxContainerSecurityContext(namespace_options=options)
+    client.run(pod, "sleep 4321", name="a", security=security)
+    other = client.run(pod, "sleep 100", name="b", security=security)
+    assert b"sleep 4321" in client.exec(other, "ps").stdout
+    assert client.exec(other, "ls", "/proc/1/root/").stdout == b""
+    client.runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod))
+
+
+def test_a_terminal_is_one(client: Client, pod: str) -> None:
+    """stdin, stdout and stderr are the console, and its output is logged."""
+    container = client.run(pod, "test -t 0 && test -t 1 && test -c /dev/console && echo tty", tty=True)
+    assert client.ended(container).exit_code == 0
+    assert client.contents()[0].strip() == "tty"
+
+
+def test_stop_asks_first_and_then_kills(client: Client, pod: str) -> None:
+    """A program that ignores SIGTERM lives through the grace period and no longer."""
+    polite = client.run(pod, "trap 'exit 5' TERM; while :; do sleep 0.1; done", name="polite")
+    client.runtime.StopContainer(api.StopContainerRequest(container_id=polite, timeout=10))
+    assert client.status(polite).exit_code == 5
+    deaf = client.run(pod, "trap '' TERM; while :; do sleep 0.1; done", name="deaf")
+    client.runtime.StopContainer(api.StopContainerRequest(container_id=deaf, timeout=1))
+    assert client.status(deaf).exit_code == 137
+
+
+def test_stop_and_remove_twice_is_no_error(client: Client) -> None:
+    """Nor of what never was."""
+    pod = client.pod("twice")
+    container = client.run(pod, "sleep 100")
+    for _time in range(2):
+        client.runtime.StopContainer(api.StopContainerRequest(container_id=container, timeout=0))
+        client.runtime.RemoveContainer(api.RemoveContainerRequest(container_id=container))
+        client.runtime.StopPodSandbox(api.StopPodSandboxRequest(pod_sandbox_id=pod))
+    for _time in range(2):
+        client.runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod))
+    client.runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id="never-was"))
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "field"),
+    [
+        ({"image": "127.0.0.1:1/not/here:1"}, "NOT_FOUND", "config.image.image"),
+        ({"mounts": [api.Mount(container_path="/x", host_path="/no/such/dir")]}, "NOT_FOUND", "host_path"),
+        ({"mounts": [api.Mount(container_path="/x/../y", host_path="/tmp")]}, "INVALID_ARGUMENT", "container_path"),
+        ({"mounts": [api.Mount(container_path="/proc", host_path="/tmp")]}, "INVALID_ARGUMENT", "proc"),
+        ({"log_path": "../../etc/cron.d/x"}, "INVALID_ARGUMENT", "log_path"),
+        ({"devices": [api.Device(container_path="/dev/x", host_path="/etc/passwd")]}, "INVALID_ARGUMENT", "devices"),
+    ],
+)
+def test_a_refused_container_leaves_nothing(client: Client, pod: str, config: dict[str, Any], code: str, field: str) -> None:
+    """The right code, the field by name, no snapshot, no record."""
+    with pytest.raises(grpc.RpcError) as refused:
+        client.create(pod, "true", **config)
+    assert refused.value.code().name == code
+    assert field in refused.value.details()
+    assert list((client.node.directory / "root/overlayfs/snapshots").iterdir()) == []
+    assert not client.runtime.ListContainers(api.ListContainersRequest()).containers
+
+
+def test_what_is_not_there_yet_says_its_name(client: Client) -> None:
+    """UNIMPLEMENTED, with the RPC."""
+    with pytest.raises(grpc.RpcError) as refused:
+        client.runtime.PortForward(api.PortForwardRequest())
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert "PortForward" in refused.value.details()
+
+
+def test_a_second_daemon_on_the_same_root_gives_way(client: Client) -> None:
+    """It says who has it, ends with an error, and the first one goes on serving."""
+    directory = client.node.directory
+    command = [sys.executable, "-m", "cri", "serve", "--listen", f"unix://{directory}/cri.sock", "--root", f"{directory}/root"]
+    second = subprocess.run([*command, "--state", f"{directory}/state"], capture_output=True, text=True, timeout=30, cwd=_ROOT)
+    assert second.returncode != 0
+    assert "in use by process" in second.stderr
+    assert client.runtime.Version(api.VersionRequest()).runtime_name == "trivet"
+
+
+@pytest.mark.parametrize("listen", ["tcp://127.0.0.1:1", "relative", "unix:///" + "x" * 120])
+def test_an_endpoint_that_cannot_be_is_refused(listen: str, tmp_path: Path) -> None:
+    """By the name of the option."""
+    command = [sys.executable, "-m", "cri", "serve", "--listen", listen, "--root", f"{tmp_path}/r", "--state", f"{tmp_path}/s"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=_ROOT)
+    assert ended.returncode != 0
+    assert "--listen" in ended.stderr

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,13 +22,18 @@ SPILL = 64 * 1024
 LIMIT = 32 * 1024 * 1024
 _MOST_DESCRIPTORS = 16
 _SPILLED = b"\0"
+_INT = struct.calcsize("i")
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_MOST_DESCRIPTORS * _INT)
+#: Plain numbers: the enumerations of `socket` run Python code on every "|", on pages that forks then copy.
+_CMSG_CLOEXEC, _NOSIGNAL = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_NOSIGNAL)
+_SOL_SOCKET, _SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 
 
 def send(sock: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
     """Send one message; raises OSError, ValueError when it is beyond LIMIT."""
     payload = json.dumps(message, separators=(",", ":")).encode()
     if len(payload) <= SPILL:
-        socket.send_fds(sock, [payload], list(descriptors), socket.MSG_NOSIGNAL)
+        _send_packet(sock, payload, descriptors)
         return
     if len(payload) > LIMIT:
         raise ValueError(f"message of {len(payload)} bytes is over the limit of {LIMIT}")
@@ -35,14 +41,22 @@ def send(sock: socket.socket, message: dict[str, Any], descriptors: Sequence[int
     try:
         with open(spill, "wb", closefd=False) as file:
             file.write(payload)
-        socket.send_fds(sock, [_SPILLED], [spill, *descriptors], socket.MSG_NOSIGNAL)
+        _send_packet(sock, _SPILLED, [spill, *descriptors])
     finally:
         os.close(spill)
 
 
+def _send_packet(sock: socket.socket, payload: bytes, descriptors: Sequence[int]) -> None:
+    rights = struct.pack(f"{len(descriptors)}i", *descriptors)
+    sock.sendmsg([payload], [(_SOL_SOCKET, _SCM_RIGHTS, rights)] if descriptors else [], _NOSIGNAL)
+
+
 def receive(sock: socket.socket, flags: int = 0) -> tuple[dict[str, Any], list[int]]:
     """The next message and its descriptors (close-on-exec). EOFError when the peer has gone."""
-    payload, descriptors, _flags, _address = socket.recv_fds(sock, SPILL + 1, _MOST_DESCRIPTORS, flags | socket.MSG_CMSG_CLOEXEC)
+    payload, ancillary, _flags, _address = sock.recvmsg(SPILL + 1, _ANCILLARY_BYTES, flags | _CMSG_CLOEXEC)
+    descriptors = [
+        fd for _level, _kind, data in ancillary for (fd,) in struct.iter_unpack("i", data[: len(data) - len(data) % _INT])
+    ]
     if not payload:
         for descriptor in descriptors:
             os.close(descriptor)

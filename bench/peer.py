@@ -115,6 +115,9 @@ class Containerd(Peer):
         subprocess.run(["ip", "link", "delete", "bench-ctd0"], check=False, capture_output=True)
         mounts.unmount_below(str(self._home))
         shutil.rmtree(self._home)
+        for hierarchy in Path("/sys/fs/cgroup").iterdir():  # containerd leaves the parents that it was given
+            for directory, _names, _files in os.walk(f"{hierarchy}{self.cgroup}", topdown=False):
+                os.rmdir(directory)
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, (self._home / "log").read_text()[-2000:]

@@ -58,6 +58,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: ended.set())
         recover(service.node, lambda what, error: self._log.warning("recovery", of=what, error=str(error)))
+        service.node.images.collect_garbage(service.node.snapshotter.layers_in_use())
         server = listen.make_server(list(gates(service)))
         listen.bind(server, path)
         server.start()

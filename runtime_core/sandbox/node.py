@@ -29,6 +29,8 @@ from runtime_core.store.locks import Locks
 from runtime_core.store.records import Collection
 
 _START_FAILED = 128
+#: the lock under which pods leave their cgroup parents to each other
+CGROUP_PARENTS = "cgroup-parents"
 Found = TypeVar("Found", SandboxRecord, ContainerRecord)
 
 
@@ -172,12 +174,13 @@ class Node:
     def _release_cgroup_parent(self, entry: Entry) -> None:
         """Remove it, or leave that to another pod that is in it."""
         below = f"{entry.reference}/"
-        for record in self.sandboxes.all():
-            if record.spec.id != entry.owner and f"{record.spec.cgroup_parent}/".startswith(below):
-                self.ledger.acquire(record.spec.id, ("cgroup-parent", entry.reference))
-                return
-        if not self.cgroups.processes(entry.reference):
-            self.cgroups.destroy(entry.reference)
+        with self.locks.hold(CGROUP_PARENTS):
+            for record in self.sandboxes.all():
+                if record.spec.id != entry.owner and f"{record.spec.cgroup_parent}/".startswith(below):
+                    self.ledger.acquire(record.spec.id, ("cgroup-parent", entry.reference))
+                    return
+            if not self.cgroups.processes(entry.reference):
+                self.cgroups.destroy(entry.reference)
 
     def _release_container(self, entry: Entry) -> None:
         document = json.loads(entry.reference)

@@ -20,7 +20,6 @@ from trivet.demo import image as demo_image
 from trivet.demo.registry import Registry
 
 Samples = dict[str, dict[str, list[float]]]
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 #: what a kubelet asks for when the pod says nothing
 _NAMESPACES = api.NamespaceOption(pid=api.CONTAINER)
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -60,11 +59,9 @@ def main() -> None:
 
 
 def _publish(registry: Registry) -> tuple[str, str]:
-    layer, architecture = demo_image.build_layer(), _ARCHITECTURES[os.uname().machine]
-    tools = registry.put_image("bench/tools", "1", [layer], {"Env": ["PATH=/bin"], "Cmd": ["sh"]}, architecture)
-    pause = registry.put_image(
-        "bench/pause", "1", [layer], {"Env": ["PATH=/bin"], "Entrypoint": ["sleep", "86399"]}, architecture
-    )
+    layer = demo_image.build_layer()
+    tools = registry.put_image("bench/tools", "1", [layer], {"Env": ["PATH=/bin"], "Cmd": ["sh"]})
+    pause = registry.put_image("bench/pause", "1", [layer], {"Env": ["PATH=/bin"], "Entrypoint": ["sleep", "86399"]})
     return tools, pause
 
 

@@ -16,7 +16,7 @@ from cri.translate.container import Device, Facts
 from runtime_core.errors import TrivetError, from_oserror
 from runtime_core.images.store import Images
 from runtime_core.interfaces.runtime import RuntimeContext
-from runtime_core.kernel import capabilities
+from runtime_core.kernel import capabilities, entry_point
 from runtime_core.launcher.client import Launcher
 from runtime_core.log import Log
 from runtime_core.registry import load_driver
@@ -82,8 +82,7 @@ class Daemon:
 
     def _service(self, database: Database) -> Service:
         settings = self._settings
-        module, _, attribute = settings.cgroups.partition(":")
-        cgroups = getattr(__import__(module, fromlist=[attribute]), attribute)()
+        cgroups = entry_point.load(settings.cgroups)()
         snapshotter = load_driver("snapshotter", settings.snapshotter)(settings.root / settings.snapshotter)
         images = Images(
             settings.root,

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
 import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from e2e.wait import wait_for
+from runtime_core.images.manifest import machine_platform
 from trivet.demo import image as demo_image
-
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 class ForeignRegistry:
@@ -46,7 +44,7 @@ class ForeignRegistry:
         blob, tar, kind = demo_image.build_layer()
         config = json.dumps(
             {
-                "architecture": _MACHINES[os.uname().machine],
+                "architecture": machine_platform()[0],
                 "os": "linux",
                 "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
                 "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest()]},

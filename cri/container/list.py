@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cri.api.v1 import api_pb2 as api
+from cri.listing import has_labels, pages
 from cri.service import Service
 from cri.translate import status
 from runtime_core.serving.gate import Call
@@ -20,8 +21,8 @@ def stream_containers(
     service: Service, request: api.StreamContainersRequest, _call: Call
 ) -> Iterator[api.StreamContainersResponse]:
     items = _query(service, request.filter)
-    for start in range(0, len(items), _PAGE):
-        yield api.StreamContainersResponse(containers=items[start : start + _PAGE])
+    for page in pages(items, _PAGE):
+        yield api.StreamContainersResponse(containers=page)
 
 
 def _query(service: Service, wanted: api.ContainerFilter) -> list[api.Container]:
@@ -33,7 +34,7 @@ def _query(service: Service, wanted: api.ContainerFilter) -> list[api.Container]
             continue
         if wanted.HasField("state") and int(record.state) != wanted.state.state:
             continue
-        if any(record.labels.get(key) != value for key, value in wanted.label_selector.items()):
+        if not has_labels(record.labels, wanted.label_selector):
             continue
         found.append(status.container_item(record))
     return found

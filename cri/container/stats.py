@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from cri.api.v1 import api_pb2 as api
+from cri.listing import has_labels, pages
 from cri.service import Service
 from runtime_core.errors import NotFound
 from runtime_core.sandbox.records import ContainerRecord, State
@@ -27,8 +28,8 @@ def stream_container_stats(
     service: Service, request: api.StreamContainerStatsRequest, _call: Call
 ) -> Iterator[api.StreamContainerStatsResponse]:
     found = list(_query(service, request.filter))
-    for start in range(0, len(found), _PAGE):
-        yield api.StreamContainerStatsResponse(container_stats=found[start : start + _PAGE])
+    for page in pages(found, _PAGE):
+        yield api.StreamContainerStatsResponse(container_stats=page)
 
 
 def _query(service: Service, wanted: api.ContainerStatsFilter) -> Iterator[api.ContainerStats]:
@@ -37,7 +38,7 @@ def _query(service: Service, wanted: api.ContainerStatsFilter) -> Iterator[api.C
             continue
         if not record.id.startswith(wanted.id) or not record.sandbox_id.startswith(wanted.pod_sandbox_id):
             continue
-        if any(record.labels.get(key) != value for key, value in wanted.label_selector.items()):
+        if not has_labels(record.labels, wanted.label_selector):
             continue
         try:
             yield stats_of(service, record)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from cri.api.v1 import api_pb2 as api
 from cri.image.status import image_message
+from cri.listing import pages
 from cri.service import Service
 from runtime_core.serving.gate import Call
 
@@ -18,8 +19,8 @@ def list_images(service: Service, request: api.ListImagesRequest, _call: Call) -
 
 def stream_images(service: Service, request: api.StreamImagesRequest, _call: Call) -> Iterator[api.StreamImagesResponse]:
     found = _query(service, request.filter)
-    for start in range(0, len(found), _PAGE):
-        yield api.StreamImagesResponse(images=found[start : start + _PAGE])
+    for page in pages(found, _PAGE):
+        yield api.StreamImagesResponse(images=page)
 
 
 def _query(service: Service, wanted: api.ImageFilter) -> list[api.Image]:

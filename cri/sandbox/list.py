@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cri.api.v1 import api_pb2 as api
+from cri.listing import has_labels, pages
 from cri.service import Service
 from cri.translate import status
 from runtime_core.serving.gate import Call
@@ -20,8 +21,8 @@ def stream_pod_sandboxes(
     service: Service, request: api.StreamPodSandboxesRequest, _call: Call
 ) -> Iterator[api.StreamPodSandboxesResponse]:
     items = _query(service, request.filter)
-    for start in range(0, len(items), _PAGE):
-        yield api.StreamPodSandboxesResponse(pod_sandboxes=items[start : start + _PAGE])
+    for page in pages(items, _PAGE):
+        yield api.StreamPodSandboxesResponse(pod_sandboxes=page)
 
 
 def _query(service: Service, wanted: api.PodSandboxFilter) -> list[api.PodSandbox]:
@@ -31,7 +32,7 @@ def _query(service: Service, wanted: api.PodSandboxFilter) -> list[api.PodSandbo
             continue
         if wanted.HasField("state") and status.sandbox_state(record) != wanted.state.state:
             continue
-        if any(record.spec.labels.get(key) != value for key, value in wanted.label_selector.items()):
+        if not has_labels(record.spec.labels, wanted.label_selector):
             continue
         found.append(status.sandbox_item(record))
     return found

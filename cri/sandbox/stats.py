@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from cri.api.v1 import api_pb2 as api
 from cri.container import stats as container_stats
+from cri.listing import has_labels, pages
 from cri.service import Service
 from cri.translate import status
 from runtime_core.errors import NotFound
@@ -31,15 +32,15 @@ def stream_pod_sandbox_stats(
     service: Service, request: api.StreamPodSandboxStatsRequest, _call: Call
 ) -> Iterator[api.StreamPodSandboxStatsResponse]:
     found = list(_query(service, request.filter))
-    for start in range(0, len(found), _PAGE):
-        yield api.StreamPodSandboxStatsResponse(pod_sandbox_stats=found[start : start + _PAGE])
+    for page in pages(found, _PAGE):
+        yield api.StreamPodSandboxStatsResponse(pod_sandbox_stats=page)
 
 
 def _query(service: Service, wanted: api.PodSandboxStatsFilter) -> Iterator[api.PodSandboxStats]:
     for record in service.node.sandboxes.all():
         if not record.is_ready or not record.spec.id.startswith(wanted.id):
             continue
-        if any(record.spec.labels.get(key) != value for key, value in wanted.label_selector.items()):
+        if not has_labels(record.spec.labels, wanted.label_selector):
             continue
         yield _stats(service, record)
 

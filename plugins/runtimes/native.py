@@ -29,7 +29,7 @@ from runtime_core.interfaces.runtime import (
     PodSpec,
     RuntimeContext,
 )
-from runtime_core.kernel import mounts
+from runtime_core.kernel import entry_point, mounts
 from runtime_core.kernel.seccomp import FilterCache
 from runtime_core.monitor import exit_record, pod
 from runtime_core.monitor.client import Connection, Monitors
@@ -45,12 +45,10 @@ class NativeRuntime:
 
     def __init__(self, context: RuntimeContext, *, filter_directory: str = "/run/trivet/seccomp") -> None:
         self._context = context
-        module, _, attribute = context.cgroup_manager.partition(":")
-        self._cgroups = getattr(__import__(module, fromlist=[attribute]), attribute)()
+        self._cgroups = entry_point.load(context.cgroup_manager)()
         self._filters = FilterCache(Path(filter_directory))
         self._monitors = Monitors(self._event, self._lost)
         self._directories: dict[str, str] = {}
-        self._paths: dict[str, str] = {}
         self._execs: dict[str, _Exec] = {}
         self._exec_numbers = itertools.count(1)
 
@@ -94,18 +92,10 @@ class NativeRuntime:
         try:
             connection = self._monitors.connect(pod.id, pod.directory)
         except OSError:
-            found = self._dead_pod(pod)
-            if found:
-                return found
+            self._tell_ends(pod.id, pod.directory)
             raise NotFound(f"the monitor of pod {pod.id} has died") from None
         state = connection.call("state", {})
         return [_process(entry) for entry in state["containers"]]
-
-    def _dead_pod(self, pod: PodSpec) -> list[ContainerProcess]:
-        """A monitor died while no daemon was there: end its containers and tell of them."""
-        for end in self._bury(pod.id, pod.directory):
-            self._context.on_exit(end)
-        return []
 
     # -- containers
 
@@ -114,10 +104,9 @@ class NativeRuntime:
         spec["linux"] = dict(spec["linux"])
         profile = spec["linux"].pop("seccomp", None)
         descriptors = []
-        if (profile and profile.get("defaultAction") != "SCMP_ACT_ALLOW") or (profile and profile.get("syscalls")):
+        if profile and (profile.get("defaultAction") != "SCMP_ACT_ALLOW" or profile.get("syscalls")):
             descriptors.append(_memfd(self._filters.program(profile)))
         request = {**_plain(container), "spec": spec}
-        self._paths[container.id] = spec["linux"]["cgroupsPath"]
         try:
             result = self._monitors.get(container.pod_id).call("create", {"container": request}, descriptors)
         finally:
@@ -132,7 +121,6 @@ class NativeRuntime:
         self._call(pod_id, "kill", container_id, signal=signal, everything=everything)
 
     def delete(self, pod_id: str, container_id: str) -> None:
-        self._paths.pop(container_id, None)
         try:
             self._call(pod_id, "delete", container_id)
         except Unavailable:
@@ -201,12 +189,11 @@ class NativeRuntime:
                 run.ended(message["exit_code"])
 
     def _lost(self, connection: Connection) -> None:
-        for end in self._bury(connection.pod_id, self._directories.get(connection.pod_id, "")):
-            self._context.on_exit(end)
+        self._tell_ends(connection.pod_id, self._directories.get(connection.pod_id, ""))
         self._context.on_pod_lost(connection.pod_id)
 
-    def _bury(self, pod_id: str, directory: str) -> list[ContainerExit]:
-        """Kill what a dead monitor left; the ends of all its containers."""
+    def _tell_ends(self, pod_id: str, directory: str) -> None:
+        """Kill what a dead monitor left, then tell how all its containers ended."""
         ends = exit_record.read_all(f"{directory}/exits")
         found = []
         for container_id, record in exit_record.read_all(f"{directory}/containers").items():
@@ -219,7 +206,8 @@ class NativeRuntime:
                 "message": "the pod's monitor died, and the container was killed with it",
             }
             found.append(ContainerExit(**end))
-        return found
+        for exit_ in found:
+            self._context.on_exit(exit_)
 
 
 class _Exec:

@@ -21,7 +21,7 @@ from pathlib import Path
 from runtime_core.errors import AlreadyExists, InvalidArgument, NotFound, from_oserror
 from runtime_core.interfaces.runtime import RootMount
 from runtime_core.interfaces.snapshotter import Usage
-from runtime_core.kernel import failpoint
+from runtime_core.kernel import failpoint, paths
 
 
 class OverlayfsSnapshotter:
@@ -50,11 +50,7 @@ class OverlayfsSnapshotter:
         if layer.exists():
             self.abandon(chain_id)
             return
-        descriptor = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        paths.sync_directory(str(stage))
         failpoint.hit("snapshotter.commit.before")
         try:
             stage.rename(layer)
@@ -125,10 +121,6 @@ class OverlayfsSnapshotter:
             except FileNotFoundError:
                 continue
         return Usage(size, inodes)
-
-    def layer_directories(self, chain_ids: Sequence[str]) -> list[str]:
-        """Directories of the layers, topmost first."""
-        return self._lower(chain_ids)
 
     def _mount(self, directory: Path, chain_ids: Sequence[str], *, read_only: bool) -> RootMount:
         return RootMount(

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from runtime_core.errors import DataLoss, InvalidArgument, NotFound
 from runtime_core.images.reference import is_digest
+from runtime_core.kernel import paths
 
 
 class ContentStore:
@@ -63,7 +64,7 @@ class ContentStore:
             os.fsync(file.fileno())
         target = self.path(digest)
         temporary.rename(target)
-        _sync_directory(target.parent)
+        paths.sync_directory(str(target.parent))
 
     def digests(self) -> list[str]:
         return [f"{kind.name}:{blob.name}" for kind in self._blobs.iterdir() for blob in kind.iterdir()]
@@ -90,11 +91,3 @@ class Hasher:
 
     def digest(self) -> str:
         return f"{self._algorithm}:{self._hash.hexdigest()}"
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -60,7 +60,7 @@ def parse(body: bytes, content_type: str) -> Manifest | list[tuple[Descriptor, d
 
 def choose(entries: list[tuple[Descriptor, dict[str, str]]], wanted: tuple[str, str] | None = None) -> Descriptor:
     """The entry for this machine's (architecture, variant)."""
-    architecture, variant = wanted or _MACHINES.get(os.uname().machine, (os.uname().machine, ""))
+    architecture, variant = wanted or machine_platform()
     fitting = [
         (descriptor, platform.get("variant", ""))
         for descriptor, platform in entries
@@ -72,6 +72,12 @@ def choose(entries: list[tuple[Descriptor, dict[str, str]]], wanted: tuple[str, 
     if fitting:
         return fitting[0][0]
     raise NotFound(f"the image has no variant for linux/{architecture}")
+
+
+def machine_platform() -> tuple[str, str]:
+    """(architecture, variant) of this machine, as images name them."""
+    machine = os.uname().machine
+    return _MACHINES.get(machine, (machine, ""))
 
 
 def chain_ids(diff_ids: list[str]) -> list[str]:

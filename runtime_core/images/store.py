@@ -56,7 +56,6 @@ class Images:
         verifier: ImageVerifier,
         registry_directory: Path | None = None,
     ) -> None:
-        self.root = root
         self._content = ContentStore(root / "content")
         self._snapshotter, self._verifier = snapshotter, verifier
         self._puller = Puller(self._content, Layers(snapshotter, launcher), snapshotter, registry_directory)

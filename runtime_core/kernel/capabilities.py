@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from runtime_core.errors import InvalidArgument
 from runtime_core.kernel import syscalls
 
@@ -67,8 +65,3 @@ def _is_bounding(number: int) -> bool:
         return syscalls.prctl(syscalls.PR_CAPBSET_READ, number) == 1
     except OSError:
         return False  # EINVAL: the kernel does not know it
-
-
-def last_known() -> int:
-    with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
-        return int(os.fsdecode(file.read()))

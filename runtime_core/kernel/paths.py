@@ -89,3 +89,12 @@ def read_bounded(descriptor: int, limit: int, what: str) -> bytes:
 
 def is_missing(error: OSError) -> bool:
     return error.errno in (errno.ENOENT, errno.ENOTDIR)
+
+
+def sync_directory(path: str) -> None:
+    """fsync(2) of a directory: the names in it are durable, not what they name."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

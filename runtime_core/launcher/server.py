@@ -60,7 +60,7 @@ def main(descriptor: int, preload: list[str]) -> None:
                 request, descriptors = messages.receive(daemon)
             except (EOFError, ConnectionResetError):
                 return
-            _fork(daemon, modules, request, descriptors, (wakeup, notify))
+            _fork(daemon, modules, request, descriptors)
 
 
 def _report_exits(daemon: socket.socket) -> None:
@@ -82,7 +82,6 @@ def _fork(
     modules: dict[str, Any],
     request: dict[str, Any],
     descriptors: list[int],
-    own: tuple[int, int],
 ) -> None:
     module, _, function = request["job"].partition(":")
     job = getattr(modules.get(module), function, None)
@@ -92,14 +91,14 @@ def _fork(
         pid = os.fork()
         if pid == 0:
             daemon.detach()
-            _run(job, request["argument"], descriptors, own)
+            _run(job, request["argument"], descriptors)
         reply = {"id": request["id"], "pid": pid}
     for descriptor in descriptors:
         os.close(descriptor)
     messages.send(daemon, reply)
 
 
-def _run(job: Any, argument: dict[str, Any], descriptors: list[int], own: tuple[int, int]) -> None:
+def _run(job: Any, argument: dict[str, Any], descriptors: list[int]) -> None:
     """In the child: run the job and never return."""
     status = 1
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 
+from runtime_core.kernel import paths
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -21,11 +23,7 @@ def write(directory: str, name: str, record: dict[str, Any]) -> None:
     finally:
         os.close(descriptor)
     os.rename(temporary, f"{directory}/{name}")
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    paths.sync_directory(directory)
 
 
 def read_all(directory: str) -> dict[str, dict[str, Any]]:

@@ -18,11 +18,10 @@ import os
 import select
 import signal
 import socket
-import sys
 
 from runtime_core.container import exec as container_exec
 from runtime_core.errors import AlreadyExists, FailedPrecondition, NotFound, TrivetError, from_oserror
-from runtime_core.kernel import failpoint, syscalls
+from runtime_core.kernel import entry_point, failpoint, syscalls
 from runtime_core.launcher import messages
 from runtime_core.monitor import exit_record, pod
 from runtime_core.monitor.container import Container
@@ -57,7 +56,7 @@ class Monitor:
         os.setsid()
         self._spec = spec
         self._directory: str = spec["directory"]
-        self._cgroups = _load(cgroups)()
+        self._cgroups = entry_point.load(cgroups)()
         self._containers: dict[str, Container] = {}
         self._children: dict[int, Callable[[int], None]] = {}
         self._epoll = select.epoll()
@@ -312,8 +311,3 @@ def _describe(error: Exception) -> dict[str, str]:
     if isinstance(error, OSError):
         error = from_oserror(error, errno.errorcode.get(error.errno or 0, "error"))
     return {"kind": type(error).__name__, "message": str(error)}
-
-
-def _load(entry: str) -> Any:
-    module, _, attribute = entry.partition(":")
-    return getattr(sys.modules[module], attribute)

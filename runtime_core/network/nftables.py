@@ -16,7 +16,7 @@ POSTROUTING, SRCNAT = 4, 100
 ACCEPT, JUMP = 1, -3 & 0xFFFFFFFF
 _SUBSYSTEM = 10 << 8
 _BEGIN, _END = 0x10, 0x11
-_NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _DELRULE = 0, 2, 3, 6, 8
+_NEWTABLE, _NEWCHAIN, _NEWRULE, _DELRULE = 0, 3, 6, 8
 _NEWSET, _NEWELEMENT, _GETELEMENT, _DELELEMENT = 9, 12, 13, 14
 _MAP, _VERDICT_TYPE = 8, 0xFFFFFF00
 _VERDICT_REGISTER, _REGISTER = 0, 1
@@ -33,10 +33,6 @@ def transact(sock: netlink.Socket, messages: list[Message]) -> None:
 
 def table(family: int, name: str) -> Message:
     return _message(_NEWTABLE, family, [(1, name)], CREATE)
-
-
-def remove_table(family: int, name: str) -> Message:
-    return _message(_DELTABLE, family, [(1, name)])
 
 
 def chain(family: int, in_table: str, name: str) -> Message:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from runtime_core.kernel import entry_point
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,5 +14,4 @@ DEFAULT = "plugins.packet_filters.nftables:NftablesFilter"
 
 def packet_filter(entry: str = DEFAULT) -> Any:
     """A new driver object of "module:attribute"."""
-    module, _, attribute = entry.partition(":")
-    return getattr(importlib.import_module(module), attribute)()
+    return entry_point.load(entry)()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from trivet.demo.node import DemoNode
 from trivet.demo.registry import Registry
 
 Answer = TypeVar("Answer")
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
 _WRITER = "echo the writer is here; hostname; while :; do sleep 1; done"
 _SLEEPER = "echo the sleeper is here; while :; do sleep 1; done"
 
@@ -63,8 +61,7 @@ def demo() -> int:
 
 
 def _publish(registry: Registry) -> str:
-    architecture = _ARCHITECTURES.get(os.uname().machine, os.uname().machine)
-    return registry.put_image("demo/tools", "1", [image.build_layer()], {"Env": ["PATH=/bin"], "Cmd": ["sh"]}, architecture)
+    return registry.put_image("demo/tools", "1", [image.build_layer()], {"Env": ["PATH=/bin"], "Cmd": ["sh"]})
 
 
 def _pull(node: DemoNode, reference: str) -> str:

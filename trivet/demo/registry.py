@@ -8,6 +8,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from runtime_core.images.manifest import machine_platform
+
 
 class Registry:
     """Serves what is put into it on 127.0.0.1 until it is closed."""
@@ -33,12 +35,10 @@ class Registry:
             self._manifests[f"{repository}:{name}"] = (document["mediaType"], body)
         return digest
 
-    def put_image(
-        self, repository: str, tag: str, layers: list[tuple[bytes, bytes, str]], config: dict[str, Any], architecture: str
-    ) -> str:
+    def put_image(self, repository: str, tag: str, layers: list[tuple[bytes, bytes, str]], config: dict[str, Any]) -> str:
         """Layers are (blob, tar, media type); the reference by which the image can be pulled."""
         document = {
-            "architecture": architecture,
+            "architecture": machine_platform()[0],
             "os": "linux",
             "config": config,
             "rootfs": {

@@ -72,7 +72,7 @@ class Client:
 def client() -> Iterator[Client]:
     registry, node = Registry(), DemoNode()
     try:
-        reference = registry.put_image("t/tools", "1", [demo_image.build_layer()], {"Env": ["PATH=/bin"]}, "amd64")
+        reference = registry.put_image("t/tools", "1", [demo_image.build_layer()], {"Env": ["PATH=/bin"]})
         node.start()
         client = Client(node, reference)
         client.images.PullImage(api.PullImageRequest(image=api.ImageSpec(image=reference)))

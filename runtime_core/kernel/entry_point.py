@@ -1,0 +1,15 @@
+"""An entry point's object by its text, for code that cannot ask stevedore. Cold."""
+
+from __future__ import annotations
+
+import importlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def load(entry: str) -> Any:
+    """What "module:attribute" stands for; the module is imported when it is not there yet."""
+    module, _, attribute = entry.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -26,8 +26,11 @@ _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _BAD_ENVIRONMENT, _DECODING_FAILED, _INCOMPATIBLE = 4, 6, 1
 
 
-def main(modules: dict[str, str], kind: str) -> int:
-    """Serve one call of the plugin `kind`; `modules` are all of ours, type → module. The exit status."""
+def main(modules: dict[str, str], kind: str, packet_filter: str = "") -> int:
+    """Serve one call of the plugin `kind`; the exit status.
+
+    `modules` are all of ours, type → module; `packet_filter` is the entry point of the driver that they use.
+    """
     version = cni_result.VERSIONS[-1]
     try:
         command = os.environ.get("CNI_COMMAND", "")
@@ -36,7 +39,7 @@ def main(modules: dict[str, str], kind: str) -> int:
             return 0
         config = _config()
         version = config.get("cniVersion", "0.1.0")
-        answer = _serve(modules, kind, command, config)
+        answer = _serve(modules, kind, command, config, packet_filter)
     except TrivetError as error:
         print(json.dumps(_error(error, version)))
         return 1
@@ -56,19 +59,19 @@ class CniError(TrivetError):
         self.code = code
 
 
-def _serve(modules: dict[str, str], kind: str, command: str, config: dict[str, Any]) -> dict[str, Any] | None:
+def _serve(modules: dict[str, str], kind: str, command: str, config: dict[str, Any], packet_filter: str) -> dict[str, Any] | None:
     if command not in _FUNCTIONS:
         raise CniError(_BAD_ENVIRONMENT, f"CNI_COMMAND: {command!r} is unknown")
     try:
         cni_result.check_version(config.get("cniVersion", "0.1.0"))
     except InvalidArgument as error:
         raise CniError(_INCOMPATIBLE, str(error)) from error
-    request = _request(modules, command, config)
+    request = _request(modules, command, config, packet_filter)
     found = getattr(importlib.import_module(modules[kind]), _FUNCTIONS[command])(request)
     return cni_result.export(found, config.get("cniVersion", "0.1.0")) if command == "ADD" else None
 
 
-def _request(modules: dict[str, str], command: str, config: dict[str, Any]) -> Request:
+def _request(modules: dict[str, str], command: str, config: dict[str, Any], packet_filter: str) -> Request:
     environment = {key: os.environ.get(f"CNI_{key}", "") for key in ("CONTAINERID", "NETNS", "IFNAME", "ARGS", "PATH")}
     if command in _NEEDS_INTERFACE:
         for key in ("CONTAINERID", "IFNAME", *(("NETNS",) if command != "DEL" else ())):
@@ -86,6 +89,7 @@ def _request(modules: dict[str, str], command: str, config: dict[str, Any]) -> R
         path=environment["PATH"],
         previous=cni_result.read(previous) if previous is not None else None,
         delegate=lambda kind, verb, request: _delegate(modules, kind, verb, request),
+        packet_filter=packet_filter,
     )
 
 
@@ -93,7 +97,8 @@ def _delegate(modules: dict[str, str], kind: str, verb: str, request: Request) -
     """An IPAM plugin of ours in this process, somebody else's by CNI_PATH."""
     from runtime_core.cni.invoke import Plugins  # here: subprocess is dear, and most calls need none
 
-    return Plugins(request.path.split(":"), modules).call(kind, verb, request)
+    plugins = Plugins(request.path.split(":"), modules, packet_filter=request.packet_filter)
+    return plugins.call(kind, verb, request)
 
 
 def _config() -> dict[str, Any]:

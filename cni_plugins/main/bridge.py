@@ -78,7 +78,7 @@ def add(request: Request) -> dict[str, Any]:
         failpoint.hit("cni.bridge.configured")
         if options.ip_masq:
             addresses = [ip["address"] for ip in result["ips"]]
-            packet_filter().masquerade(addresses, request.owner)
+            packet_filter(request.packet_filter).masquerade(addresses, request.owner)
         undo.pop_all()
     return result
 
@@ -89,7 +89,7 @@ def delete(request: Request) -> None:
     with netlink.Socket() as sock:
         Links(sock).remove(veth_name(request))
     if request.config.get("ipMasq"):
-        packet_filter().unmasquerade(request.owner, addresses)
+        packet_filter(request.packet_filter).unmasquerade(request.owner, addresses)
     if request.config.get("ipam"):
         request.ipam("DEL")
 
@@ -114,7 +114,7 @@ def check(request: Request) -> None:
     if far is None or not wanted <= present:
         raise FailedPrecondition(f"{request.interface} of the container lacks {', '.join(wanted - present)}")
     if options.ip_masq:
-        masqueraded = {address for address, owner in packet_filter().masqueraded() if owner == request.owner}
+        masqueraded = {address for address, owner in packet_filter(request.packet_filter).masqueraded() if owner == request.owner}
         if masqueraded != {address.partition("/")[0] for address in wanted}:
             raise FailedPrecondition(f"the masquerading of {', '.join(wanted)} is gone")
 
@@ -125,9 +125,9 @@ def gc(request: Request) -> None:
         f"{request.network} {entry['containerID']} {entry['ifname']}"
         for entry in request.config.get("cni.dev/valid-attachments") or []
     }
-    for address, owner in packet_filter().masqueraded():
+    for address, owner in packet_filter(request.packet_filter).masqueraded():
         if owner.startswith(f"{request.network} ") and owner not in valid:
-            packet_filter().unmasquerade(owner, [address])
+            packet_filter(request.packet_filter).unmasquerade(owner, [address])
     if request.config.get("ipam"):
         request.ipam("GC")
 

@@ -27,11 +27,11 @@ _CHANGES = 0x2 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200  # IN_MODIFY CLOSE_WRITE MOVE
 class CniNetwork:
     """See runtime_core.interfaces.network. lo is the monitor's: it is up in every network namespace."""
 
-    def __init__(self, *, conf_dir: Path, bin_dirs: Sequence[str], cache_dir: Path) -> None:
+    def __init__(self, *, conf_dir: Path, bin_dirs: Sequence[str], cache_dir: Path, packet_filter: str = "") -> None:
         self._conf_dir = conf_dir
         modules = {driver.name: driver.entry for driver in installed("cni")}
         self._cache = Cache(cache_dir)
-        self._caller = Caller(Plugins(bin_dirs, modules), self._cache)
+        self._caller = Caller(Plugins(bin_dirs, modules, packet_filter=packet_filter), self._cache)
         self._network: NetworkList | None = None
         self._problem = ""
         self._load()

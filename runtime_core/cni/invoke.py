@@ -34,9 +34,18 @@ class PluginFailed(TrivetError):
 class Plugins:
     """Finds plugins: a foreign executable in the directories first, then our own modules."""
 
-    def __init__(self, directories: Sequence[str], modules: Mapping[str, str], timeout: float = _TIMEOUT_SECONDS) -> None:
-        """`modules`: plugin type → importable module, from the entry points trivet.cni."""
+    def __init__(
+        self,
+        directories: Sequence[str],
+        modules: Mapping[str, str],
+        *,
+        packet_filter: str = "",
+        timeout: float = _TIMEOUT_SECONDS,
+    ) -> None:
+        """`modules`: plugin type → importable module, from the entry points trivet.cni; `packet_filter`
+        is the entry point of the driver that ours use."""
         self._directories, self._modules, self._timeout = list(directories), dict(modules), timeout
+        self._packet_filter = packet_filter
 
     def call(self, kind: str, verb: str, request: Request) -> dict[str, Any]:
         """The plugin's result, {} where the verb has none. Raises the plugin's error, or ours."""
@@ -69,6 +78,7 @@ class Plugins:
             path=request.path,
             previous=cni_result.read(previous) if previous is not None else None,
             delegate=self.call,
+            packet_filter=self._packet_filter,
         )
         found: dict[str, Any] | None = getattr(module, _FUNCTIONS[verb])(mine)
         return cni_result.export(found, request.config["cniVersion"]) if found else {}

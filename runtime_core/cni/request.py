@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Request:
     """CNI specification 1.1, section 2: parameters and the network configuration."""
 
-    __slots__ = ("args", "config", "container_id", "delegate", "interface", "netns", "path", "previous")
+    __slots__ = ("args", "config", "container_id", "delegate", "interface", "netns", "packet_filter", "path", "previous")
 
     def __init__(
         self,
@@ -30,10 +30,12 @@ class Request:
         path: str = "",
         previous: dict[str, Any] | None = None,
         delegate: Callable[[str, str, Request], dict[str, Any]] | None = None,
+        packet_filter: str = "",
     ) -> None:
+        """`packet_filter`: the node's driver, by its entry point, for runtime_core.network.packet_filter."""
         self.config, self.container_id, self.netns, self.interface = config, container_id, netns, interface
         self.args, self.path, self.previous = args or {}, path, previous
-        self.delegate = delegate
+        self.delegate, self.packet_filter = delegate, packet_filter
 
     @property
     def network(self) -> str:

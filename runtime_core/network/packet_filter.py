@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 DEFAULT = "plugins.packet_filters.nftables:NftablesFilter"
 
 
-def packet_filter(entry: str = DEFAULT) -> Any:
-    """A new driver object of "module:attribute"."""
-    return entry_point.load(entry)()
+def packet_filter(entry: str) -> Any:
+    """A new driver object of "module:attribute", of `DEFAULT` when that is empty."""
+    return entry_point.load(entry or DEFAULT)()

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from cri.container.create import host_device
 from cri.server import gates
 from cri.service import Service
+from cri.settings import RuntimeHandler, Settings
 from cri.translate.container import Device, Facts
-from runtime_core.errors import TrivetError, from_oserror
+from runtime_core.errors import InvalidArgument, TrivetError, from_oserror
 from runtime_core.images.store import Images
-from runtime_core.interfaces.runtime import RuntimeContext
+from runtime_core.interfaces.runtime import Runtime, RuntimeContext
 from runtime_core.kernel import capabilities, entry_point
 from runtime_core.launcher.client import Launcher
 from runtime_core.log import Log
-from runtime_core.registry import load_driver
+from runtime_core.registry import load_driver, locate
 from runtime_core.sandbox.node import Directories, Node
 from runtime_core.sandbox.recover import recover
 from runtime_core.serving import listen
@@ -28,24 +27,10 @@ from runtime_core.store.database import Database
 _DRAIN_SECONDS = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    listen: str
-    root: Path
-    state: Path
-    cni_conf_dir: Path
-    cni_bin_dirs: tuple[str, ...]
-    registry_dir: Path
-    #: entry point of the cgroup driver
-    cgroups: str
-    network: str
-    snapshotter: str
-    log_level: str
-
-
 class Daemon:
-    def __init__(self, settings: Settings, launcher: Launcher) -> None:
-        self._settings, self._launcher = settings, launcher
+    def __init__(self, settings: Settings, launcher: Launcher, cgroups: str) -> None:
+        """`cgroups`: entry point of the cgroup driver, which the launcher has loaded."""
+        self._settings, self._launcher, self._cgroups = settings, launcher, cgroups
         self._log = Log(settings.log_level)
 
     def run(self) -> int:
@@ -82,43 +67,60 @@ class Daemon:
 
     def _service(self, database: Database) -> Service:
         settings = self._settings
-        cgroups = entry_point.load(settings.cgroups)()
+        cgroups = entry_point.load(self._cgroups)()
         snapshotter = load_driver("snapshotter", settings.snapshotter)(settings.root / settings.snapshotter)
         images = Images(
             settings.root,
             database,
             snapshotter,
             self._launcher,
-            verifier=load_driver("image.verifier", "accept")(),
+            verifier=load_driver("image.verifier", settings.image_verifier)(),
             registry_directory=settings.registry_dir,
         )
         node = Node(Directories(root=settings.root, state=settings.state), database, images, snapshotter, cgroups)
-        runtime = self._runtime(node)
-        node.runtimes = {"": runtime, "trivet": runtime}
+        node.runtimes = self._runtimes(node)
         node.network = load_driver("network", settings.network)(
             conf_dir=settings.cni_conf_dir,
-            bin_dirs=settings.cni_bin_dirs,
+            bin_dirs=settings.cni_bin_dir,
             cache_dir=settings.state / "cni",
+            packet_filter=locate("packetfilter", settings.packet_filter),
         )
         return Service(
             node=node,
             facts=Facts(
                 capabilities=capabilities.machine(),
-                is_cgroup_v2=settings.cgroups.startswith("plugins.cgroup_managers.v2"),
+                is_cgroup_v2=self._cgroups.startswith("plugins.cgroup_managers.v2"),
                 devices=host_devices(),
             ),
             log=self._log,
-            handlers={name: runtime.features() for name in node.runtimes},
+            handlers={name: runtime.features() for name, runtime in node.runtimes.items()},
         )
 
-    def _runtime(self, node: Node) -> Any:
+    def _runtimes(self, node: Node) -> dict[str, Runtime]:
+        """Handler → runtime; handlers that say the same share one."""
+        made: dict[str, Runtime] = {}
+        found: dict[str, Runtime] = {}
+        for name, handler in self._settings.handlers().items():
+            key = json.dumps([handler.runtime, handler.settings], sort_keys=True, default=str)
+            if key not in made:
+                made[key] = self._runtime(node, name, handler)
+            found[name] = made[key]
+        return found
+
+    def _runtime(self, node: Node, name: str, handler: RuntimeHandler) -> Runtime:
         context = RuntimeContext(
             launcher=self._launcher,
-            cgroup_manager=self._settings.cgroups,
+            cgroup_manager=self._cgroups,
             on_exit=node.container_ended,
             on_pod_lost=node.pod_lost,
+            directory=str(self._settings.root / "runtimes" / handler.runtime),
+            settings=handler.settings,
         )
-        return load_driver("runtime", "native")(context, filter_directory=self._settings.root / "seccomp")
+        try:
+            runtime: Runtime = load_driver("runtime", handler.runtime)(context)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"runtime-handlers: {name!r}: {error}") from error
+        return runtime
 
 
 def host_devices() -> list[Device]:

@@ -17,6 +17,7 @@ from typing import Any
 from runtime_core.errors import (
     BY_NAME,
     DeadlineExceeded,
+    InvalidArgument,
     NotFound,
     Unavailable,
     from_oserror,
@@ -43,10 +44,12 @@ _KILLED = 137
 class NativeRuntime:
     """See runtime_core.interfaces.runtime."""
 
-    def __init__(self, context: RuntimeContext, *, filter_directory: str = "/run/trivet/seccomp") -> None:
+    def __init__(self, context: RuntimeContext) -> None:
+        for key in context.settings:
+            raise InvalidArgument(f"settings: the runtime native does not know {key!r}")
         self._context = context
         self._cgroups = entry_point.load(context.cgroup_manager)()
-        self._filters = FilterCache(Path(filter_directory))
+        self._filters = FilterCache(Path(context.directory, "seccomp"))
         self._monitors = Monitors(self._event, self._lost)
         self._directories: dict[str, str] = {}
         self._execs: dict[str, _Exec] = {}

@@ -132,6 +132,10 @@ class RuntimeContext:
     on_exit: Callable[[ContainerExit], None]
     #: called when a pod's monitor has died: (pod id)
     on_pod_lost: Callable[[str], None]
+    #: of the driver's own; it survives a reboot, and whoever wants it makes it
+    directory: str
+    #: runtime-handlers.NAME.settings of the configuration; a driver refuses a key that it does not know
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -1,0 +1,56 @@
+"""What trivet-cri can be told, by /etc/trivet/config.yaml and by options: docs/operations.md has each key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from runtime_core.errors import InvalidArgument
+
+#: a DNS label, as Kubernetes has it
+_HANDLER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+DEFAULT_FILE = Path("/etc/trivet/config.yaml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeHandler:
+    """What a RuntimeClass's handler means."""
+
+    #: driver of trivet.runtime
+    runtime: str = "native"
+    #: the driver's own matter
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: what there is without any configuration; "" is a pod without RuntimeClass
+HANDLERS = {"": RuntimeHandler(), "trivet": RuntimeHandler()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    listen: Annotated[str, "socket"] = "unix:///run/trivet/cri.sock"
+    root: Annotated[Path, "images and records"] = Path("/var/lib/trivet")
+    state: Annotated[Path, "what a reboot ends"] = Path("/run/trivet")
+    cni_conf_dir: Annotated[Path, "network configuration lists"] = Path("/etc/cni/net.d")
+    cni_bin_dir: Annotated[tuple[str, ...], "foreign plugins; may be repeated"] = ("/opt/cni/bin",)
+    registry_dir: Annotated[Path, "<host>/hosts.toml"] = Path("/etc/trivet/registries.d")
+    cgroup_driver: Annotated[Literal["cgroupfs"], "as the kubelet's"] = "cgroupfs"
+    cgroup_manager: Annotated[str, "driver of trivet.cgroup (default: what the machine has)"] = ""
+    network: Annotated[str, "driver of trivet.network"] = "cni"
+    packet_filter: Annotated[str, "driver of trivet.packetfilter"] = "nftables"
+    snapshotter: Annotated[str, "driver of trivet.snapshotter"] = "overlayfs"
+    image_verifier: Annotated[str, "driver of trivet.image.verifier"] = "accept"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], "least important line that is logged"] = "info"
+    #: beside HANDLERS
+    runtime_handlers: Mapping[str, RuntimeHandler] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.runtime_handlers:
+            if name and not _HANDLER.fullmatch(name):
+                raise InvalidArgument(f"runtime-handlers: {name!r} cannot be a RuntimeClass's handler")
+
+    def handlers(self) -> dict[str, RuntimeHandler]:
+        return {**HANDLERS, **self.runtime_handlers}

@@ -46,7 +46,7 @@ class Options:
         self.promiscuous: bool = request.option("promiscMode", bool, False)
         if self.hairpin and self.promiscuous:
             raise InvalidArgument("promiscMode: cannot be set together with hairpinMode")
-        self.mac: str = (request.config.get("runtimeConfig") or {}).get("mac") or request.args.get("MAC", "")
+        self.mac: str = request.section("runtimeConfig").get("mac") or request.args.get("MAC", "")
         for key in _NOT_YET:
             if request.config.get(key):
                 raise InvalidArgument(f"{key}: this version of the bridge plugin does not have it")
@@ -61,7 +61,7 @@ def add(request: Request) -> dict[str, Any]:
         links = Links(closing.enter_context(netlink.Socket()))
         bridge = _ensure_bridge(links, options)
         undo.callback(request.ipam, "DEL")
-        allotted = request.ipam("ADD") if request.config.get("ipam") else {}
+        allotted = request.ipam("ADD") if request.section("ipam") else {}
         failpoint.hit("cni.bridge.allotted")
         host = veth_name(request)
         undo.callback(links.remove, host)
@@ -90,13 +90,13 @@ def delete(request: Request) -> None:
         Links(sock).remove(veth_name(request))
     if request.config.get("ipMasq"):
         packet_filter(request.packet_filter).unmasquerade(request.owner, addresses)
-    if request.config.get("ipam"):
+    if request.section("ipam"):
         request.ipam("DEL")
 
 
 def check(request: Request) -> None:
     options = Options(request)
-    if request.config.get("ipam"):
+    if request.section("ipam"):
         request.ipam("CHECK")
     wanted = {ip["address"] for ip in (request.previous or {}).get("ips") or []}
     namespace = open_namespace(request.netns)
@@ -121,20 +121,17 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """Release masquerading and addresses of whoever is not in cni.dev/valid-attachments."""
-    valid = {
-        f"{request.network} {entry['containerID']} {entry['ifname']}"
-        for entry in request.config.get("cni.dev/valid-attachments") or []
-    }
+    valid = {f"{request.network} {container_id} {interface}" for container_id, interface in request.valid_attachments()}
     for address, owner in packet_filter(request.packet_filter).masqueraded():
         if owner.startswith(f"{request.network} ") and owner not in valid:
             packet_filter(request.packet_filter).unmasquerade(owner, [address])
-    if request.config.get("ipam"):
+    if request.section("ipam"):
         request.ipam("GC")
 
 
 def status(request: Request) -> None:
     Options(request)
-    if request.config.get("ipam"):
+    if request.section("ipam"):
         request.ipam("STATUS")
 
 
@@ -180,7 +177,6 @@ def _connect(links: Links, inside: Links, request: Request, options: Options, ho
 def _result(request: Request, options: Options, bridge: Link, near: Link, far: Link, allotted: dict[str, Any]) -> dict[str, Any]:
     ips = [{**ip, "interface": 2} for ip in allotted.get("ips") or []]
     for ip in ips:
-        ip.pop("version", None)
         if options.is_gateway and not ip.get("gateway"):
             network = ipaddress.ip_interface(ip["address"]).network
             ip["gateway"] = str(network.network_address + 1)
@@ -198,7 +194,7 @@ def _result(request: Request, options: Options, bridge: Link, near: Link, far: L
         ],
         "ips": ips,
         "routes": routes,
-        "dns": request.config.get("dns") or allotted.get("dns") or {},
+        "dns": request.section("dns") or allotted.get("dns") or {},
     }
 
 

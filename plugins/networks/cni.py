@@ -2,72 +2,99 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import select
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime_core.cni import conf
 from runtime_core.cni.cache import Attachment, Cache
 from runtime_core.cni.caller import Caller
 from runtime_core.cni.conf import NetworkList
 from runtime_core.cni.invoke import Plugins
-from runtime_core.errors import InvalidArgument, Unavailable
+from runtime_core.cni.readiness import Readiness
+from runtime_core.cni.result import pod_addresses
+from runtime_core.cni.watch import WatchedDirectory
+from runtime_core.errors import InvalidArgument, TrivetError, Unavailable
 from runtime_core.interfaces.network import AttachedNetwork, NetworkStatus, PodNetwork
 from runtime_core.registry import installed
 
 _INTERFACE = "eth0"
-_CHANGES = 0x2 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200  # IN_MODIFY CLOSE_WRITE MOVED_FROM MOVED_TO CREATE DELETE
+_NOT_READY = "NetworkPluginNotReady"
+#: A daemon that has just started says the truth, unless a plugin is slow.
+_FIRST_STATUS_SECONDS = 1.0
 
 
 class CniNetwork:
     """See runtime_core.interfaces.network. lo is the monitor's: it is up in every network namespace."""
 
     def __init__(self, *, conf_dir: Path, bin_dirs: Sequence[str], cache_dir: Path, packet_filter: str = "") -> None:
-        self._conf_dir = conf_dir
         modules = {driver.name: driver.entry for driver in installed("cni")}
         self._cache = Cache(cache_dir)
         self._caller = Caller(Plugins(bin_dirs, modules, packet_filter=packet_filter), self._cache)
-        self._network: NetworkList | None = None
-        self._problem = ""
-        self._load()
-        self._stop, self._stopper = os.pipe2(os.O_CLOEXEC)
-        threading.Thread(target=self._watch, name="cni-config", daemon=True).start()
+        self._closing = threading.Event()
+        self._readiness = Readiness(self._ask_status)
+        self._directory = WatchedDirectory(conf_dir, self._changed)
+        if self._directory.network is not None:
+            self._readiness.renew()
+            self._readiness.wait_first(_FIRST_STATUS_SECONDS)
 
     def attach(self, pod: PodNetwork) -> AttachedNetwork:
-        network = self._network
+        network = self._directory.network
         if network is None:
-            raise Unavailable(f"network is not ready: {self._problem}")
+            raise Unavailable(f"network is not ready: {self._directory.problem}")
         result = self._caller.add(network, self._attachment(pod, network))
-        addresses = [ip["address"].partition("/")[0] for ip in result.get("ips") or []]
-        return AttachedNetwork(addresses=addresses, result=result)
+        return AttachedNetwork(addresses=pod_addresses(result), result=result)
 
     def detach(self, pod: PodNetwork) -> None:
         for attachment in self._cache.of_container(pod.pod_id):
-            netns = attachment.netns if os.path.exists(attachment.netns) else ""
-            self._caller.delete(replace(attachment, netns=netns))
+            self._caller.delete(attachment)
 
-    def check(self, pod: PodNetwork) -> None:
-        for attachment in self._cache.of_container(pod.pod_id):
-            self._caller.check(attachment)
+    def check(self, pods: Sequence[PodNetwork], complain: Callable[[str, TrivetError], None]) -> None:
+        threading.Thread(target=self._check, args=(list(pods), complain), name="cni-check", daemon=True).start()
 
     def collect_garbage(self, pods: Sequence[PodNetwork]) -> None:
         known = {pod.pod_id for pod in pods}
         valid = [attachment for attachment in self._cache.all() if attachment.container_id in known]
-        if self._network is not None:
-            self._caller.collect_garbage(self._network, valid)
+        errors = self._caller.collect_garbage(self._directory.network, valid)
+        if errors:
+            raise TrivetError("; ".join(str(error) for error in errors))
 
     def status(self) -> NetworkStatus:
-        if self._network is None:
-            return NetworkStatus(is_ready=False, reason="NetworkPluginNotReady", message=self._problem)
-        return NetworkStatus(is_ready=True)
+        if self._directory.network is None:
+            return NetworkStatus(is_ready=False, reason=_NOT_READY, message=self._directory.problem)
+        return self._readiness.look()
 
     def close(self) -> None:
-        os.close(self._stopper)
+        self._closing.set()
+        self._directory.close()
+        self._readiness.close()
+
+    def _changed(self) -> None:
+        if self._directory.network is None:
+            self._readiness.forget()
+        else:
+            self._readiness.renew()
+
+    def _ask_status(self) -> NetworkStatus:
+        network = self._directory.network
+        if network is None:
+            return NetworkStatus(is_ready=False, reason=_NOT_READY, message=self._directory.problem)
+        try:
+            self._caller.status(network)
+        except TrivetError as error:
+            return NetworkStatus(is_ready=False, reason=_NOT_READY, message=str(error))
+        return NetworkStatus(is_ready=True)
+
+    def _check(self, pods: Sequence[PodNetwork], complain: Callable[[str, TrivetError], None]) -> None:
+        for pod in pods:
+            for attachment in self._cache.of_container(pod.pod_id):
+                if self._closing.is_set():
+                    return
+                try:
+                    self._caller.check(attachment)
+                except TrivetError as error:
+                    if self._cache.of_container(pod.pod_id):  # else it was detached meanwhile
+                        complain(pod.pod_id, error)
 
     def _attachment(self, pod: PodNetwork, network: NetworkList) -> Attachment:
         capabilities: dict[str, Any] = {
@@ -90,34 +117,17 @@ class CniNetwork:
             },
             args={
                 "IgnoreUnknown": "1",
-                "K8S_POD_NAMESPACE": pod.namespace,
-                "K8S_POD_NAME": pod.name,
+                "K8S_POD_NAMESPACE": _argument(pod.namespace, "namespace"),
+                "K8S_POD_NAME": _argument(pod.name, "name"),
                 "K8S_POD_INFRA_CONTAINER_ID": pod.pod_id,
-                "K8S_POD_UID": pod.uid,
+                "K8S_POD_UID": _argument(pod.uid, "uid"),
             },
             capabilities={key: value for key, value in capabilities.items() if value},
         )
 
-    def _load(self) -> None:
-        try:
-            self._network = conf.load_first(self._conf_dir)
-            self._problem = "" if self._network else f"no network configuration in {self._conf_dir}"
-        except InvalidArgument as error:
-            self._network, self._problem = None, str(error)
 
-    def _watch(self) -> None:
-        """Load again when the directory changes (inotify(7)); when it is not there yet, its parent is watched."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        while True:
-            notifier = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-            watched = self._conf_dir
-            while not watched.is_dir():
-                watched = watched.parent
-            libc.inotify_add_watch(notifier, os.fsencode(watched), _CHANGES)
-            self._load()  # what happened before the watch stood
-            ready, _, _ = select.select([notifier, self._stop], [], [])
-            os.close(notifier)
-            if self._stop in ready:
-                os.close(self._stop)
-                return
-            self._load()
+def _argument(value: str, field: str) -> str:
+    """A value of CNI_ARGS, where a semicolon would begin another one and anything may read an equals sign its way."""
+    if any(character in value for character in ";=\0"):
+        raise InvalidArgument(f"metadata.{field}: {value!r} cannot stand in CNI_ARGS")
+    return value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from runtime_core.errors import TrivetError
 from runtime_core.interfaces.network import AttachedNetwork, NetworkStatus, PodNetwork
 
 
@@ -19,7 +20,7 @@ class NoNetwork:
     def detach(self, pod: PodNetwork) -> None:
         """Nothing was attached."""
 
-    def check(self, pod: PodNetwork) -> None:
+    def check(self, pods: Sequence[PodNetwork], complain: Callable[[str, TrivetError], None]) -> None:
         """Nothing can be wrong."""
 
     def collect_garbage(self, pods: Sequence[PodNetwork]) -> None:

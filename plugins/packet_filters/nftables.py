@@ -30,9 +30,9 @@ class NftablesFilter:
 
     def masquerade(self, addresses: list[str], owner: str) -> None:
         interfaces = [ipaddress.ip_interface(address) for address in addresses]
-        elements = [_element(interface, owner) for interface in interfaces]
         try:
             with netlink.Socket(netlink.NETFILTER) as sock:
+                elements = [message for one in interfaces for message in _element(sock, one, owner)]
                 try:
                     nft.transact(sock, elements)
                 except FileNotFoundError:  # the first pod of this network
@@ -43,7 +43,7 @@ class NftablesFilter:
     def unmasquerade(self, owner: str, addresses: list[str]) -> None:
         try:
             with netlink.Socket(netlink.NETFILTER) as sock:
-                for version, packed in [_packed(a) for a in addresses] or self._owned(sock, owner):
+                for version, packed in self._owned(sock, owner, addresses):
                     try:
                         nft.transact(sock, [nft.remove_element(_FAMILIES[version], _TABLE, _MAP, packed)])
                     except FileNotFoundError:
@@ -52,14 +52,21 @@ class NftablesFilter:
             raise from_oserror(error, f"removing the masquerading of {owner}") from error
 
     def masqueraded(self) -> list[tuple[str, str]]:
-        with netlink.Socket(netlink.NETFILTER) as sock:
-            return [
-                (str(ipaddress.ip_address(packed)), comment)
-                for family in _FAMILIES.values()
-                for packed, comment in nft.elements(sock, family, _TABLE, _MAP)
-            ]
+        try:
+            with netlink.Socket(netlink.NETFILTER) as sock:
+                return [
+                    (str(ipaddress.ip_address(packed)), comment)
+                    for family in _FAMILIES.values()
+                    for packed, comment in nft.elements(sock, family, _TABLE, _MAP)
+                ]
+        except OSError as error:
+            raise from_oserror(error, "listing what is masqueraded by nftables") from error
 
-    def _owned(self, sock: netlink.Socket, owner: str) -> list[tuple[int, bytes]]:
+    def _owned(self, sock: netlink.Socket, owner: str, addresses: list[str]) -> list[tuple[int, bytes]]:
+        """What is `owner`'s among `addresses`, or of all; an address may have gone to somebody else since."""
+        if addresses:
+            packed = [_packed(address) for address in addresses]
+            return [(v, p) for v, p in packed if nft.comment(sock, _FAMILIES[v], _TABLE, _MAP, p) == owner]
         return [
             (version, packed)
             for version, family in _FAMILIES.items()
@@ -89,9 +96,12 @@ def _foundation(interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface) ->
     ]
 
 
-def _element(interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface, owner: str) -> Message:
-    family = _FAMILIES[interface.version]
-    return nft.element(family, _TABLE, _MAP, interface.ip.packed, _chain(interface.network), owner)
+def _element(sock: netlink.Socket, interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface, owner: str) -> list[Message]:
+    """The element of this address; one that an earlier owner left behind makes room, for the kernel would keep its name."""
+    family, packed = _FAMILIES[interface.version], interface.ip.packed
+    present = nft.comment(sock, family, _TABLE, _MAP, packed)
+    stale = [nft.remove_element(family, _TABLE, _MAP, packed)] if present not in (None, owner) else []
+    return [*stale, nft.element(family, _TABLE, _MAP, packed, _chain(interface.network), owner)]
 
 
 def _chain(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:

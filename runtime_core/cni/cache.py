@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime_core.errors import from_oserror
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
@@ -24,28 +26,37 @@ class Attachment:
 
 
 class Cache:
-    """One file per attachment, replaced atomically."""
+    """One file per attachment, <container id>:<interface>:<network>, replaced atomically."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise from_oserror(error, f"CNI cache {directory}") from error
 
     def put(self, attachment: Attachment) -> None:
         path = self._path(attachment.network, attachment.container_id, attachment.interface)
         temporary = path.with_name(f".{path.name}")
-        temporary.write_text(json.dumps(asdict(attachment)))
-        os.rename(temporary, path)
+        try:
+            temporary.write_text(json.dumps(asdict(attachment)))
+            os.rename(temporary, path)
+        except OSError as error:
+            raise from_oserror(error, f"CNI cache {path}") from error
 
     def of_container(self, container_id: str) -> list[Attachment]:
-        return [attachment for attachment in self.all() if attachment.container_id == container_id]
+        return self._read(f"{container_id}:")
 
     def all(self) -> list[Attachment]:
+        return self._read("")
+
+    def _read(self, prefix: str) -> list[Attachment]:
         found = []
-        for path in self._directory.iterdir():
-            if path.name.startswith("."):
+        for name in os.listdir(self._directory):
+            if name.startswith(".") or not name.startswith(prefix):
                 continue
             try:
-                found.append(Attachment(**json.loads(path.read_text())))
+                found.append(Attachment(**json.loads((self._directory / name).read_text())))
             except (ValueError, TypeError, FileNotFoundError):
                 continue  # torn by a crash of the machine: GC releases what it stood for
         return found
@@ -54,4 +65,5 @@ class Cache:
         self._path(network, container_id, interface).unlink(missing_ok=True)
 
     def _path(self, network: str, container_id: str, interface: str) -> Path:
-        return self._directory / f"{network}-{container_id}-{interface}"
+        # No part may contain a colon, so that no two attachments have one name.
+        return self._directory / f"{container_id}:{interface}:{network}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
 from runtime_core.cni import conf
+from runtime_core.cni import result as cni_result
 from runtime_core.cni.cache import Attachment, Cache
 from runtime_core.cni.conf import NetworkList
 from runtime_core.cni.invoke import Plugins
@@ -13,7 +15,9 @@ from runtime_core.cni.request import Request
 from runtime_core.errors import TrivetError
 from runtime_core.kernel import failpoint
 
-_CHECK_SINCE, _GC_SINCE = "0.4.0", "1.1.0"
+_CHECK_SINCE, _GC_SINCE, _STATUS_SINCE = "0.4.0", "1.1.0", "1.1.0"
+#: DEL is given the result of ADD since then
+_PREVIOUS_SINCE = "0.4.0"
 
 
 class Caller:
@@ -21,27 +25,40 @@ class Caller:
         self._plugins, self._cache = plugins, cache
 
     def add(self, network: NetworkList, attachment: Attachment) -> dict[str, Any]:
-        """Attach; the last plugin's result. On error DEL has been called, and the error is raised."""
+        """Attach; the last plugin's result in Trivet's own shape. On error DEL has been called, and the error is raised."""
         self._cache.put(attachment)
         failpoint.hit("cni.add.cached")
-        result: dict[str, Any] | None = None
         try:
-            for plugin in network.plugins:
-                result = self._call(network, plugin, "ADD", attachment, result)
-                failpoint.hit("cni.add.plugin")
-        except BaseException:
-            self.delete(attachment)
+            result = self._add_all(network, attachment)
+            self._cache.put(replace(attachment, result=cni_result.export(result, network.version)))
+        except BaseException as error:
+            try:
+                self.delete(attachment)
+            except TrivetError as second:  # the attachment stays in the cache: a later DEL or GC finds it
+                error.add_note(f"its DEL failed too: {second}")
             raise
-        self._cache.put(replace(attachment, result=result))
-        return result or {}
+        return result
+
+    def _add_all(self, network: NetworkList, attachment: Attachment) -> dict[str, Any]:
+        previous: dict[str, Any] | None = None
+        result: dict[str, Any] = {}
+        for plugin in network.plugins:
+            answer = self._call(network, plugin, "ADD", attachment, previous)
+            result = cni_result.read(answer, f"result of CNI plugin {plugin['type']}", network.version)
+            previous = cni_result.export(result, network.version)
+            failpoint.hit("cni.add.plugin")
+        return result
 
     def delete(self, attachment: Attachment) -> None:
         """Detach with what was cached; every plugin is asked, then the first error raised."""
         network = conf.parse(attachment.config, "the cached configuration")
+        if not os.path.exists(attachment.netns):
+            attachment = replace(attachment, netns="")
+        previous = attachment.result if network.version >= _PREVIOUS_SINCE else None
         failure: TrivetError | None = None
         for plugin in reversed(network.plugins):
             try:
-                self._call(network, plugin, "DEL", attachment, attachment.result)
+                self._call(network, plugin, "DEL", attachment, previous)
             except TrivetError as error:
                 failure = failure or error
         if failure is not None:
@@ -49,26 +66,33 @@ class Caller:
         self._cache.remove(attachment.network, attachment.container_id, attachment.interface)
 
     def check(self, attachment: Attachment) -> None:
+        """Ask every plugin whether its part still stands; the first error is raised. Nothing is asked where the
+        configuration forbids it, or when ADD has not ended."""
         network = conf.parse(attachment.config, "the cached configuration")
-        if network.disable_check or network.version < _CHECK_SINCE:
+        if network.disable_check or network.version < _CHECK_SINCE or attachment.result is None:
             return
         for plugin in network.plugins:
             self._call(network, plugin, "CHECK", attachment, attachment.result)
 
-    def collect_garbage(self, network: NetworkList, valid: list[Attachment]) -> list[TrivetError]:
-        """DEL what is cached and not in `valid`, then GC by the plugins; the errors."""
+    def status(self, network: NetworkList) -> None:
+        """Ask every plugin whether ADD would succeed; the first error is raised."""
+        if network.version < _STATUS_SINCE:
+            return
+        for plugin in network.plugins:
+            config = conf.plugin_config(network, plugin, None, {})
+            self._plugins.call(plugin["type"], "STATUS", Request(config=config))
+
+    def collect_garbage(self, network: NetworkList | None, valid: list[Attachment]) -> list[TrivetError]:
+        """DEL what is cached, of whatever network, and not in `valid`; then GC by the plugins of `network`; the errors."""
         errors: list[TrivetError] = []
         kept = {(a.network, a.container_id, a.interface) for a in valid}
         for attachment in self._cache.all():
-            if (
-                attachment.network == network.name
-                and (attachment.network, attachment.container_id, attachment.interface) not in kept
-            ):
+            if (attachment.network, attachment.container_id, attachment.interface) not in kept:
                 try:
                     self.delete(attachment)
                 except TrivetError as error:
                     errors.append(error)
-        if network.disable_gc or network.version < _GC_SINCE:
+        if network is None or network.disable_gc or network.version < _GC_SINCE:
             return errors
         listed = [{"containerID": a.container_id, "ifname": a.interface} for a in valid if a.network == network.name]
         for plugin in network.plugins:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime_core.cni.request import is_plugin_name
 from runtime_core.cni.result import VERSIONS
 from runtime_core.errors import InvalidArgument
 
-#: A plugin's type is a bare file name: nothing else is ever executed (CVE-2021-20206).
-_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+#: it becomes part of file names, here and in IPAM plugins
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_MOST_BYTES = 1024 * 1024
+_OBJECTS = ("ipam", "capabilities", "runtimeConfig", "args", "dns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +42,29 @@ def load_first(directory: Path) -> NetworkList | None:
 
 
 def candidates(directory: Path) -> list[Path]:
+    """Files that may be configurations, by name; [] when the directory is missing."""
     try:
         return sorted(path for path in directory.iterdir() if path.suffix in (".conflist", ".conf", ".json"))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise InvalidArgument(f"{directory}: {error.strerror}") from error
 
 
 def load(path: Path) -> NetworkList:
     """A .conflist, or a single configuration wrapped as a list."""
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise InvalidArgument(f"{path}: not a file")
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise InvalidArgument(f"{path}: {error.strerror}") from error
+    if len(text) > _MOST_BYTES:
+        raise InvalidArgument(f"{path}: larger than {_MOST_BYTES} bytes")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{path}: {error}") from error
     return parse(document, str(path))
 
@@ -57,17 +72,15 @@ def load(path: Path) -> NetworkList:
 def parse(document: Any, where: str) -> NetworkList:
     if not isinstance(document, dict):
         raise InvalidArgument(f"{where}: not a JSON object")
-    if "plugins" not in document:
+    if "plugins" not in document and "type" in document:
         document = {**{k: document[k] for k in ("name", "cniVersion") if k in document}, "plugins": [document]}
-    name, plugins = document.get("name"), document["plugins"]
+    name, plugins = document.get("name"), document.get("plugins")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidArgument(f"{where}: name {name!r} is not a network name")
     if not isinstance(plugins, list) or not plugins:
-        raise InvalidArgument(f"{where}: plugins is empty")
+        raise InvalidArgument(f"{where}: plugins is missing or empty")
     for number, plugin in enumerate(plugins):
-        kind = plugin.get("type") if isinstance(plugin, dict) else None
-        if not isinstance(kind, str) or not _TYPE.fullmatch(kind):
-            raise InvalidArgument(f"{where}: plugins[{number}].type {kind!r} is not a plugin name")
+        _check_plugin(plugin, f"{where}: plugins[{number}]")
     return NetworkList(
         name,
         _version(document, where),
@@ -92,9 +105,21 @@ def plugin_config(
     return config
 
 
+def _check_plugin(plugin: Any, where: str) -> None:
+    if not isinstance(plugin, dict):
+        raise InvalidArgument(f"{where} is not an object")
+    if not is_plugin_name(plugin.get("type")):
+        raise InvalidArgument(f"{where}.type {plugin.get('type')!r} is not a plugin name")
+    for key in _OBJECTS:
+        if not isinstance(plugin.get(key) or {}, dict):
+            raise InvalidArgument(f"{where}.{key} is not an object")
+
+
 def _version(document: dict[str, Any], where: str) -> str:
     offered = document.get("cniVersions")
     if offered:
+        if not isinstance(offered, list):
+            raise InvalidArgument(f"{where}: cniVersions is not a list")
         known = [version for version in offered if version in VERSIONS]
         if known:
             return str(max(known, key=VERSIONS.index))

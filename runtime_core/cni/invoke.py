@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import selectors
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,12 +16,16 @@ from typing import Any
 
 from runtime_core.cni import result as cni_result
 from runtime_core.cni.request import Request
-from runtime_core.errors import DeadlineExceeded, InvalidArgument, NotFound, TrivetError, Unavailable
+from runtime_core.errors import DeadlineExceeded, InvalidArgument, NotFound, TrivetError, Unavailable, from_oserror
 
 #: The second line of an executable that `trivet-cni install` wrote.
 STUB_MARK = b"# trivet-cni stub"
 _TIMEOUT_SECONDS = 120.0
+#: nobody waits for STATUS, and what takes longer than a kubelet's period is no answer to it
+_STATUS_SECONDS = 10.0
 _MOST_OUTPUT = 4 * 1024 * 1024
+#: of a plugin's message: it goes into logs, and into gRPC headers, which hold 8 KiB
+_MOST_MESSAGE = 1000
 _FUNCTIONS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STATUS": "status"}
 
 
@@ -67,7 +73,6 @@ class Plugins:
         return None
 
     def _in_process(self, kind: str, verb: str, request: Request) -> dict[str, Any]:
-        module: ModuleType = importlib.import_module(self._modules[kind])
         previous = request.config.get("prevResult")
         mine = Request(
             config=request.config,
@@ -80,8 +85,16 @@ class Plugins:
             delegate=self.call,
             packet_filter=self._packet_filter,
         )
-        found: dict[str, Any] | None = getattr(module, _FUNCTIONS[verb])(mine)
-        return cni_result.export(found, request.config["cniVersion"]) if found else {}
+        try:
+            module: ModuleType = importlib.import_module(self._modules[kind])
+            found: dict[str, Any] | None = getattr(module, _FUNCTIONS[verb])(mine)
+            return cni_result.export(found, request.config["cniVersion"]) if found else {}
+        except TrivetError:
+            raise
+        except OSError as error:
+            raise from_oserror(error, f"CNI plugin {kind} {verb}") from error
+        except Exception as error:  # the edge of what could be a process: a crash is the plugin's failure
+            raise PluginFailed(f"{kind} {verb}", 999, f"{type(error).__name__}: {error}"[:_MOST_MESSAGE]) from error
 
     def _execute(self, path: Path, kind: str, verb: str, request: Request) -> dict[str, Any]:
         environment = {
@@ -93,35 +106,120 @@ class Plugins:
             "CNI_ARGS": ";".join(f"{key}={value}" for key, value in request.args.items()),
             "CNI_PATH": ":".join(self._directories),
         }
-        # A session of its own, so that a time-out also ends what the plugin has started.
-        with subprocess.Popen(
-            [str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment, start_new_session=True,
-        ) as process:  # fmt: skip
+        what = f"CNI plugin {kind} {verb}"
+        try:
+            # A session of its own, so that a time-out also ends what the plugin has started.
+            process = subprocess.Popen(
+                [str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=environment, start_new_session=True, bufsize=0,
+            )  # fmt: skip
+        except OSError as error:
+            raise from_oserror(error, what) from error
+        with process:
             try:
-                output, complaint = process.communicate(json.dumps(request.config).encode(), self._timeout)
-            except subprocess.TimeoutExpired:
+                seconds = min(self._timeout, _STATUS_SECONDS) if verb == "STATUS" else self._timeout
+                output, complaint = _Conversation(process, json.dumps(request.config).encode()).run(what, seconds)
+            except TrivetError:
                 os.killpg(process.pid, signal.SIGKILL)
-                raise DeadlineExceeded(f"CNI plugin {kind} {verb} did not end within {self._timeout} s") from None
+                raise
         return _read_answer(kind, verb, process.returncode, output, complaint)
 
 
+class _Conversation:
+    """Configuration in, output out, within a budget of bytes and of seconds."""
+
+    def __init__(self, process: subprocess.Popen[bytes], text: bytes) -> None:
+        self._process, self._text = process, text
+        self._selector = selectors.DefaultSelector()
+        self._output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+
+    def run(self, what: str, seconds: float) -> tuple[bytes, bytes]:
+        """(stdout, stderr) of the ended plugin. A process that it left behind may hold the pipes: nobody waits for that."""
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        deadline = time.monotonic() + seconds
+        ended = os.pidfd_open(self._process.pid)
+        with self._selector:
+            try:
+                os.set_blocking(self._process.stdin.fileno(), False)
+                self._selector.register(self._process.stdin, selectors.EVENT_WRITE, "stdin")
+                self._selector.register(self._process.stdout, selectors.EVENT_READ, "stdout")
+                self._selector.register(self._process.stderr, selectors.EVENT_READ, "stderr")
+                self._selector.register(ended, selectors.EVENT_READ, "end")
+                self._exchange(what, deadline)
+            except TimeoutError:
+                raise DeadlineExceeded(f"{what} did not end within {seconds:g} s") from None
+            finally:
+                os.close(ended)
+        self._process.wait()
+        return bytes(self._output["stdout"]), bytes(self._output["stderr"])
+
+    def _exchange(self, what: str, deadline: float) -> None:
+        has_ended = False
+        while True:
+            ready = self._selector.select(0 if has_ended else max(0.0, deadline - time.monotonic()))
+            if not ready:
+                if has_ended:
+                    return
+                raise TimeoutError
+            for key, _events in ready:
+                if key.data == "end":
+                    has_ended = True
+                    self._selector.unregister(key.fileobj)
+                elif key.data == "stdin":
+                    self._write(key)
+                else:
+                    self._read(key, what)
+            if has_ended and all(key.data == "stdin" for key in self._selector.get_map().values()):
+                return
+
+    def _write(self, key: selectors.SelectorKey) -> None:
+        try:
+            self._text = self._text[os.write(key.fd, self._text[:65536]) :]
+        except BrokenPipeError:
+            self._text = b""  # it need not read its configuration
+        if not self._text:
+            self._selector.unregister(key.fileobj)
+            self._process.stdin.close()  # type: ignore[union-attr]
+
+    def _read(self, key: selectors.SelectorKey, what: str) -> None:
+        data = os.read(key.fd, 65536)
+        if not data:
+            self._selector.unregister(key.fileobj)
+        received = self._output[key.data]
+        received += data
+        if len(received) > _MOST_OUTPUT:
+            raise InvalidArgument(f"{what} printed more than {_MOST_OUTPUT} bytes on {key.data}")
+
+
 def _read_answer(kind: str, verb: str, status: int, output: bytes, complaint: bytes) -> dict[str, Any]:
-    if len(output) > _MOST_OUTPUT:
-        raise InvalidArgument(f"CNI plugin {kind} {verb} printed {len(output)} bytes")
     try:
         answer = json.loads(output) if output.strip() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = {"code": 999, "msg": f"printed no JSON: {output[:200]!r}"}
         status = status or 1
-    if status != 0:
-        message = answer.get("msg") or complaint.decode(errors="replace").strip()[:1000] or f"exit status {status}"
-        raise PluginFailed(kind, int(answer.get("code", 999)), message, str(answer.get("details", "")))
     if not isinstance(answer, dict):
         raise Unavailable(f"CNI plugin {kind} {verb} printed no object")
+    if status != 0:
+        raise _failure(kind, verb, status, answer, complaint)
+    if verb == "ADD" and not answer:
+        raise Unavailable(f"CNI plugin {kind} ADD printed no result")
     return answer
 
 
+def _failure(kind: str, verb: str, status: int, answer: dict[str, Any], complaint: bytes) -> PluginFailed:
+    code, message, details = answer.get("code"), answer.get("msg"), answer.get("details")
+    if not isinstance(message, str) or not message:
+        last_words = complaint[-_MOST_MESSAGE:].decode(errors="replace").strip()
+        message = last_words or (f"killed by signal {-status}" if status < 0 else f"exit status {status}")
+    if not isinstance(code, int) or isinstance(code, bool):
+        code = 999
+    details = details if isinstance(details, str) else ""
+    return PluginFailed(f"{kind} {verb}", code, message[:_MOST_MESSAGE], details[:_MOST_MESSAGE])
+
+
 def _is_ours(path: Path) -> bool:
-    with path.open("rb") as file:
-        return STUB_MARK in file.read(256)
+    try:
+        with path.open("rb") as file:
+            return STUB_MARK in file.read(256)
+    except OSError as error:
+        raise from_oserror(error, f"CNI plugin {path}") from error

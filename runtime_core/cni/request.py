@@ -6,12 +6,20 @@ A plugin is a module with `add`, `delete`, `check`, `gc` and `status`, each taki
 
 from __future__ import annotations
 
+import re
+
+from runtime_core.cni import result as cni_result
 from runtime_core.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+_VALID = "cni.dev/valid-attachments"
+#: A plugin's type is a bare file name: nothing else is ever executed (CVE-2021-20206).
+_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Request:
@@ -47,13 +55,31 @@ class Request:
         return f"{self.network} {self.container_id} {self.interface}"
 
     def ipam(self, verb: str) -> dict[str, Any]:
-        """Delegate to the plugin that config.ipam.type names."""
-        kind = (self.config.get("ipam") or {}).get("type")
-        if not isinstance(kind, str) or not kind:
-            raise InvalidArgument("ipam.type is missing")
+        """Delegate to the plugin that config.ipam.type names; ADD gives a result in Trivet's own shape."""
+        kind: Any = self.section("ipam").get("type")
+        if not is_plugin_name(kind):
+            raise InvalidArgument(f"ipam.type: {kind!r} is not a plugin name")
         if self.delegate is None:
             raise InvalidArgument(f"ipam.type: {kind!r} cannot be called from here")
-        return self.delegate(kind, verb, self)
+        answer = self.delegate(kind, verb, self)
+        return cni_result.read(answer, f"result of {kind}", self.config.get("cniVersion", "0.1.0")) if verb == "ADD" else {}
+
+    def section(self, key: str) -> dict[str, Any]:
+        """The object config[key], {} when it is missing."""
+        value = self.config.get(key) or {}
+        if not isinstance(value, dict):
+            raise InvalidArgument(f"{key}: {value!r} is not an object")
+        return value
+
+    def valid_attachments(self) -> set[tuple[str, str]]:
+        """(container id, interface) of what GC must keep. Without the list nothing may be taken away."""
+        if _VALID not in self.config:
+            raise InvalidArgument(f"{_VALID} is missing")
+        listed = self.config[_VALID] or []
+        try:
+            return {(str(entry["containerID"]), str(entry["ifname"])) for entry in listed}
+        except (TypeError, KeyError):
+            raise InvalidArgument(f"{_VALID} is not a list of objects with containerID and ifname") from None
 
     def option(self, key: str, kind: type, default: Any) -> Any:
         """config[key], InvalidArgument when it has another type than `kind`."""
@@ -61,6 +87,10 @@ class Request:
         if value is not default and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
             raise InvalidArgument(f"{key}: {value!r} is not a {kind.__name__}")
         return value
+
+
+def is_plugin_name(kind: Any) -> bool:
+    return isinstance(kind, str) and _TYPE.fullmatch(kind) is not None
 
 
 def parse_args(text: str) -> dict[str, str]:

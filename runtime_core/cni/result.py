@@ -5,16 +5,20 @@ Inside Trivet a result has the shape of 1.0.0 and later: {"interfaces", "ips", "
 
 from __future__ import annotations
 
+import ipaddress
+
 from runtime_core.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 _OLDEST_LISTED = "0.3.0"
 _WITHOUT_IP_VERSION = "1.0.0"
 _WITH_MTU = "1.1.0"
+_MOST_ENTRIES = 1024
 _NEW_ROUTE_KEYS = ("mtu", "advmss", "priority", "table", "scope")
 
 
@@ -42,25 +46,35 @@ def export(result: dict[str, Any], version: str) -> dict[str, Any]:
     return found
 
 
-def read(document: Any, field: str = "prevResult") -> dict[str, Any]:
-    """A result of any version as Trivet's own; InvalidArgument naming `field` when it is malformed."""
+def read(document: Any, field: str = "prevResult", version: str = "0.1.0") -> dict[str, Any]:
+    """A result of any version as Trivet's own; InvalidArgument naming `field` when it is malformed.
+
+    `version` is for a document that does not say its own."""
     if not isinstance(document, dict):
         raise InvalidArgument(f"{field} is not an object")
-    version = document.get("cniVersion", "0.1.0")
+    version = document.get("cniVersion") or version
     check_version(version, f"{field}.cniVersion")
-    if version < _OLDEST_LISTED:
-        return _from_oldest(document, field)
-    ips = _objects(document, "ips", field)
-    for ip in ips:
-        if not isinstance(ip.get("address"), str):
-            raise InvalidArgument(f"{field}.ips: an entry has no address")
-        ip.pop("version", None)
-    return {
-        "interfaces": _objects(document, "interfaces", field),
-        "ips": ips,
-        "routes": _objects(document, "routes", field),
-        "dns": document.get("dns") or {},
-    }
+    found = _from_oldest(document, field) if version < _OLDEST_LISTED else _from_listed(document, field)
+    for number, ip in enumerate(found["ips"]):
+        _check(ipaddress.ip_interface, ip.get("address"), f"{field}.ips[{number}].address")
+        if ip.get("gateway"):
+            _check(ipaddress.ip_address, ip["gateway"], f"{field}.ips[{number}].gateway")
+    for number, route in enumerate(found["routes"]):
+        _check(ipaddress.ip_interface, route.get("dst"), f"{field}.routes[{number}].dst")
+        if route.get("gw"):
+            _check(ipaddress.ip_address, route["gw"], f"{field}.routes[{number}].gw")
+    return found
+
+
+def pod_addresses(result: dict[str, Any]) -> list[str]:
+    """Addresses, without prefix length, of the container's interfaces; those of the host's are left out."""
+    interfaces, found = result["interfaces"], []
+    for ip in result["ips"]:
+        index = ip.get("interface")
+        is_known = isinstance(index, int) and 0 <= index < len(interfaces)
+        if not is_known or interfaces[index].get("sandbox"):
+            found.append(ip["address"].partition("/")[0])
+    return found
 
 
 def check_version(version: Any, field: str = "cniVersion") -> None:
@@ -88,15 +102,44 @@ def _from_oldest(document: dict[str, Any], field: str) -> dict[str, Any]:
         entry = document.get(key)
         if entry is None:
             continue
-        if not isinstance(entry, dict) or not isinstance(entry.get("ip"), str):
-            raise InvalidArgument(f"{field}.{key} has no ip")
-        ips.append({"address": entry["ip"], **({"gateway": entry["gateway"]} if entry.get("gateway") else {})})
-        routes += [dict(route) for route in entry.get("routes") or []]
-    return {"interfaces": [], "ips": ips, "routes": routes, "dns": document.get("dns") or {}}
+        if not isinstance(entry, dict):
+            raise InvalidArgument(f"{field}.{key} is not an object")
+        ips.append({"address": entry.get("ip"), **({"gateway": entry["gateway"]} if entry.get("gateway") else {})})
+        routes += _objects(entry, "routes", f"{field}.{key}")
+    return {"interfaces": [], "ips": ips, "routes": routes, "dns": _dns(document, field)}
+
+
+def _from_listed(document: dict[str, Any], field: str) -> dict[str, Any]:
+    ips = _objects(document, "ips", field)
+    for ip in ips:
+        ip.pop("version", None)
+    return {
+        "interfaces": _objects(document, "interfaces", field),
+        "ips": ips,
+        "routes": _objects(document, "routes", field),
+        "dns": _dns(document, field),
+    }
 
 
 def _objects(document: dict[str, Any], key: str, field: str) -> list[dict[str, Any]]:
     entries = document.get(key) or []
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InvalidArgument(f"{field}.{key} is not a list of objects")
+    if not isinstance(entries, list) or len(entries) > _MOST_ENTRIES or not all(isinstance(e, dict) for e in entries):
+        raise InvalidArgument(f"{field}.{key} is not a list of at most {_MOST_ENTRIES} objects")
     return [dict(entry) for entry in entries]
+
+
+def _dns(document: dict[str, Any], field: str) -> dict[str, Any]:
+    dns = document.get("dns") or {}
+    if not isinstance(dns, dict):
+        raise InvalidArgument(f"{field}.dns is not an object")
+    return dns
+
+
+def _check(grammar: Callable[[str], object], value: Any, field: str) -> None:
+    try:
+        if isinstance(value, str):
+            grammar(value)
+            return
+    except ValueError:
+        pass
+    raise InvalidArgument(f"{field}: {value!r} is not an address")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+
+from runtime_core.errors import TrivetError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +56,19 @@ class Network(Protocol):
         """Disconnect. Idempotent, works with the namespace gone and the configuration changed."""
         ...
 
-    def check(self, pod: PodNetwork) -> None: ...
+    def check(self, pods: Sequence[PodNetwork], complain: Callable[[str, TrivetError], None]) -> None:
+        """Look, in the background, whether each pod's network still stands; `complain` is called with the pod's
+        id and what is wrong, possibly in another thread. Returns at once, changes nothing and never raises."""
+        ...
 
     def collect_garbage(self, pods: Sequence[PodNetwork]) -> None:
-        """Release whatever belongs to none of `pods`."""
+        """Release whatever belongs to none of `pods`. Goes on after a failure, and raises in the end."""
         ...
 
     def status(self) -> NetworkStatus:
-        """From memory: never blocks."""
+        """From memory: never blocks, though what it says may be some seconds old."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End what works in the background; attachments stay. Idempotent."""
+        ...

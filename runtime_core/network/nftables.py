@@ -81,6 +81,20 @@ def elements(sock: netlink.Socket, family: int, in_table: str, in_map: str) -> l
         payloads = sock.dump(_message(_GETELEMENT, family, [(1, in_table), (2, in_map)]))
     except FileNotFoundError:
         return []
+    return _listed(payloads)
+
+
+def comment(sock: netlink.Socket, family: int, in_table: str, in_map: str, address: bytes) -> str | None:
+    """The comment of one element, None when there is no such element."""
+    key = [(3, [(1, [(1, [(1, address)])])])]
+    try:
+        payloads = sock.request(_message(_GETELEMENT, family, [(1, in_table), (2, in_map), *key]))
+    except FileNotFoundError:
+        return None
+    return next((text for _address, text in _listed(payloads)), None)
+
+
+def _listed(payloads: list[bytes]) -> list[tuple[bytes, str]]:
     found = []
     for payload in payloads:
         listed = netlink.decode(payload[4:]).get(3, b"")

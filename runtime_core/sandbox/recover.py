@@ -35,6 +35,7 @@ def recover(node: Node, complain: Callable[[str, TrivetError], None]) -> None:
         node.network.collect_garbage(pods)
     except TrivetError as error:
         complain("network garbage collection", error)
+    node.network.check(pods, lambda pod_id, error: complain(f"network of pod {pod_id}", error))
 
 
 def _recover_pod(node: Node, record: SandboxRecord) -> None:

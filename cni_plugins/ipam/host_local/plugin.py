@@ -20,7 +20,7 @@ _PATIENCE = 16
 
 
 def add(request: Request) -> dict[str, Any]:
-    ipam = request.config["ipam"]
+    ipam = request.section("ipam")
     groups = range_sets(ipam, _runtime(request).get("ipRanges"))
     wanted = _wanted(request)
     ips = []
@@ -54,7 +54,7 @@ def check(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    valid = {(entry["containerID"], entry["ifname"]) for entry in request.config.get("cni.dev/valid-attachments") or []}
+    valid = request.valid_attachments()
     with _store(request) as store:
         for address, container_id, interface in store.reservations():
             if (container_id, interface) not in valid:
@@ -62,11 +62,11 @@ def gc(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    range_sets(request.config.get("ipam") or {})
+    range_sets(request.section("ipam"))
 
 
 def _store(request: Request) -> DiskStore:
-    return DiskStore((request.config.get("ipam") or {}).get("dataDir", ""), request.network)
+    return DiskStore(request.section("ipam").get("dataDir", ""), request.network)
 
 
 def _allocate(store: DiskStore, group: list[Range], request: Request, number: int) -> tuple[Range, int]:
@@ -104,7 +104,7 @@ def _requested(group: list[Range], wanted: set[str]) -> tuple[Range, int] | None
 def _wanted(request: Request) -> set[str]:
     """Addresses asked for by the capability "ips", args.cni.ips or CNI_ARGS IP."""
     listed = list(_runtime(request).get("ips") or [])
-    listed += ((request.config.get("args") or {}).get("cni") or {}).get("ips") or []
+    listed += (request.section("args").get("cni") or {}).get("ips") or []
     listed += filter(None, request.args.get("IP", "").split(","))
     try:
         return {str(ipaddress.ip_interface(text).ip) for text in listed}
@@ -113,7 +113,7 @@ def _wanted(request: Request) -> set[str]:
 
 
 def _runtime(request: Request) -> dict[str, Any]:
-    return request.config.get("runtimeConfig") or {}
+    return request.section("runtimeConfig")
 
 
 def _release(store: DiskStore, request: Request) -> None:
@@ -124,7 +124,7 @@ def _release(store: DiskStore, request: Request) -> None:
 
 def _is_ours(request: Request, address: str) -> bool:
     number = int(ipaddress.ip_address(address))
-    return any(number in one for group in range_sets(request.config["ipam"]) for one in group)
+    return any(number in one for group in range_sets(request.section("ipam")) for one in group)
 
 
 def _dns(path: str | None) -> dict[str, Any]:

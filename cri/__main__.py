@@ -7,7 +7,7 @@ import sys
 
 from cri.settings import DEFAULT_FILE, Settings
 from runtime_core import config
-from runtime_core.errors import TrivetError
+from runtime_core.errors import TrivetError, from_oserror
 from runtime_core.launcher.client import Launcher
 
 _MONITOR, _UNPACK = "runtime_core.monitor.server", "runtime_core.images.unpack_worker"
@@ -22,7 +22,8 @@ def main() -> int:
         from cri.daemon import Daemon  # now: it brings grpc, and with it threads
 
         return Daemon(settings, launcher, cgroups).run()
-    except TrivetError as error:
+    except (TrivetError, OSError) as failure:
+        error = failure if isinstance(failure, TrivetError) else from_oserror(failure, "starting")
         print(f"trivet-cri: {error}", file=sys.stderr)
         return error.exit_status
 

@@ -23,6 +23,7 @@ from runtime_core.sandbox.node import Directories, Node
 from runtime_core.sandbox.recover import recover
 from runtime_core.serving import listen
 from runtime_core.store.database import Database
+from runtime_core.store.locks import lock_file
 
 _DRAIN_SECONDS = 10
 
@@ -36,7 +37,10 @@ class Daemon:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the pods stay."""
         path = listen.socket_path(self._settings.listen)
-        database = self._open_state()
+        self._make_directories()
+        # Another daemon would take this one's pods there for nobody's.
+        state_lock = lock_file(self._settings.state / "daemon.lock")
+        database = Database(self._settings.root)
         listen.prepare_socket(path)
         service = self._service(database)
         ended = threading.Event()
@@ -54,16 +58,16 @@ class Daemon:
         service.node.network.close()
         self._launcher.close()
         database.close()
+        os.close(state_lock)
         return 0
 
-    def _open_state(self) -> Database:
-        try:
-            for directory in (self._settings.root, self._settings.state):
+    def _make_directories(self) -> None:
+        for option, directory in (("--root", self._settings.root), ("--state", self._settings.state)):
+            try:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 directory.chmod(0o700)  # also one that somebody else made too open
-        except OSError as error:
-            raise from_oserror(error, "--root, --state") from error
-        return Database(self._settings.root)
+            except OSError as error:
+                raise from_oserror(error, option) from error
 
     def _service(self, database: Database) -> Service:
         settings = self._settings

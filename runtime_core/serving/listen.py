@@ -30,22 +30,29 @@ def socket_path(endpoint: str, field: str = "--listen") -> Path:
 
 
 def prepare_socket(path: Path) -> None:
-    """Make the directory, and remove a socket on which nobody listens any more.
+    """Make the directory, remove a socket on which nobody listens any more, see whether one can be made.
 
-    FailedPrecondition when somebody does, or when the path is something else.
+    FailedPrecondition when somebody listens, or when the path is something else.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
+        if os.path.lexists(path):
+            _remove_stale(path)
+        # gRPC does not say why it cannot bind; this does.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.bind(str(path))
+        path.unlink()
     except OSError as error:
         raise from_oserror(error, f"listening on {path}") from error
-    if not stat.S_ISSOCK(mode):
+
+
+def _remove_stale(path: Path) -> None:
+    if not stat.S_ISSOCK(path.lstat().st_mode):
         raise FailedPrecondition(f"listening on {path}: it exists and is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a server whose backlog is full would keep a connect waiting
         code = probe.connect_ex(str(path))
-    if code == 0:
+    if code in (0, errno.EAGAIN):
         raise FailedPrecondition(f"listening on {path}: another server is listening there")
     if code != errno.ECONNREFUSED:
         raise FailedPrecondition(f"listening on {path}: {os.strerror(code)}")

@@ -7,7 +7,6 @@ durable by itself.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
@@ -16,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runtime_core.errors import DataLoss, FailedPrecondition, from_oserror
+from runtime_core.errors import DataLoss, FailedPrecondition
+from runtime_core.store.locks import lock_file
 
 #: One entry per schema version; a newer program runs those that a file has not seen.
 _MIGRATIONS: tuple[str, ...] = (
@@ -34,7 +34,7 @@ class Database:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock_descriptor = _lock(directory / "lock")
+        self._lock_descriptor = lock_file(directory / "lock")
         self._path = directory / "state.db"
         self._mutex = threading.Lock()
         try:
@@ -73,19 +73,3 @@ class Database:
             raise FailedPrecondition(f"{self._path} has schema version {version}, this program knows {len(_MIGRATIONS)}")
         for number, script in enumerate(_MIGRATIONS[version:], version + 1):
             self._connection.executescript(f"BEGIN;{script};PRAGMA user_version={number};COMMIT;")
-
-
-def _lock(path: Path) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise from_oserror(error, f"opening {path}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise FailedPrecondition(f"{path.parent} is in use by process {owner or '?'} (lock {path})") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor

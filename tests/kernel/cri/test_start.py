@@ -1,0 +1,193 @@
+"""What keeps trivet-cri from starting is said in one line, and a daemon that runs does not notice."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from cri.api.v1 import api_pb2 as api
+from cri.api.v1 import api_pb2_grpc
+from trivet.demo.node import DemoNode
+
+_ROOT = Path(__file__).parents[3]
+_DRIVER_KEYS = ("cgroup-manager", "network", "packet-filter", "snapshotter", "image-verifier")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[DemoNode]:
+    node = DemoNode()
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+def _refused(directory: Path, prefix: tuple[str, ...] = (), **options: str) -> str:
+    """What a daemon that does not start says: one line, and nothing of it stays."""
+    given = {"listen": f"unix://{directory}/cri.sock", "root": f"{directory}/root", "state": f"{directory}/state"}
+    given |= {"cni-conf-dir": f"{directory}/net.d", "registry-dir": f"{directory}/registries.d"}
+    given |= {key.replace("_", "-"): value for key, value in options.items()}
+    command = [*prefix, sys.executable, "-m", "cri", "serve"]
+    ended = subprocess.run(
+        [*command, *(f"--{key}={value}" for key, value in given.items())],
+        capture_output=True, text=True, timeout=30, cwd=_ROOT, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 1, ended.stderr
+    assert lines[0].startswith("trivet-cri: ")
+    assert str(directory) not in subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True).stdout
+    return lines[0]
+
+
+def _answers(node: DemoNode) -> bool:
+    return bool(node.runtime().Version(api.VersionRequest()).runtime_name == "trivet")
+
+
+@pytest.mark.parametrize(
+    ("listen", "complaint"),
+    [
+        ("tcp://127.0.0.1:1", "--listen: 'tcp://127.0.0.1:1' is not unix:///PATH"),
+        ("unix://relative", "--listen: 'unix://relative' is not unix:///PATH"),
+        ("relative", "--listen"),
+        ("", "--listen"),
+        ("unix:///" + "x" * 120, "longer than the 107 bytes"),
+        ("unix:///proc/trivet.sock", "listening on /proc/trivet.sock: [Errno 2] No such file or directory"),
+        ("unix:///proc/no-such/cri.sock", "No such file or directory: '/proc/no-such'"),
+        ("unix:///etc/passwd/cri.sock", "File exists: '/etc/passwd'"),
+        ("unix:///etc", "it exists and is no socket"),
+        ("unix:///etc/passwd", "it exists and is no socket"),
+        ("unix:///dev/null", "it exists and is no socket"),
+    ],
+)
+def test_a_socket_that_cannot_be(listen: str, complaint: str, tmp_path: Path) -> None:
+    """Malformed, too long, in a directory that cannot be made, on something else."""
+    assert complaint in _refused(tmp_path, listen=listen)
+
+
+def test_a_read_only_place_is_named(tmp_path: Path) -> None:
+    """By the option: for the socket, the root and the state."""
+    read_only = tmp_path / "ro"
+    read_only.mkdir()
+    mount = f"mount -t tmpfs -o ro none {read_only} && exec " + '"$@"'
+    inside = ("unshare", "--mount", "sh", "-c", mount, "sh")
+    assert "trivet-cri: --root: " in _refused(tmp_path, inside, root=str(read_only))
+    assert "Read-only file system" in _refused(tmp_path, inside, root=str(read_only / "sub"))
+    assert "trivet-cri: --state: " in _refused(tmp_path, inside, state=str(read_only / "sub"))
+    assert f"listening on {read_only}/cri.sock: [Errno 30]" in _refused(tmp_path, inside, listen=f"unix://{read_only}/cri.sock")
+
+
+def test_a_root_that_is_a_file(tmp_path: Path) -> None:
+    """And one whose database is damaged."""
+    (tmp_path / "file").touch()
+    assert "--root: [Errno 17] File exists" in _refused(tmp_path, root=f"{tmp_path}/file")
+    (tmp_path / "root").mkdir(exist_ok=True)
+    (tmp_path / "root" / "state.db").write_bytes(b"no database" * 1000)
+    assert f"{tmp_path}/root/state.db: file is not a database" in _refused(tmp_path)
+
+
+@pytest.mark.parametrize("key", _DRIVER_KEYS)
+def test_an_unknown_driver_is_named_with_those_that_are_there(key: str, tmp_path: Path) -> None:
+    """By option, and a runtime by configuration."""
+    assert "driver 'no-such'" in (said := _refused(tmp_path, **{key: "no-such"}))
+    assert "installed are " in said
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("colour: red", "unknown key 'colour'"),
+        ("runtime-handlers: {mine: {runtime: no-such}}", "'mine': no runtime driver 'no-such'"),
+        ("runtime-handlers: {mine: {settings: {a: 1}}}", "'mine': settings: the runtime native does not know 'a'"),
+    ],
+)
+def test_a_mistake_in_the_configuration_file(text: str, complaint: str, tmp_path: Path) -> None:
+    """Named, with what is wrong."""
+    (tmp_path / "config.yaml").write_text(text)
+    assert complaint in _refused(tmp_path, config=f"{tmp_path}/config.yaml")
+
+
+def test_a_configuration_file_is_obeyed(tmp_path: Path) -> None:
+    """Socket, directories and a handler of one's own; an option wins over the file."""
+    keys = {"listen": f"unix://{tmp_path}/file.sock", "root": tmp_path / "root", "state": tmp_path / "state", "network": "none"}
+    text = "".join(f"{key}: {value}\n" for key, value in keys.items())
+    (tmp_path / "config.yaml").write_text(text + "runtime-handlers: {mine: {runtime: native}}")
+    command = [sys.executable, "-m", "cri", "serve", "--config", f"{tmp_path}/config.yaml"]
+    command.append(f"--listen=unix://{tmp_path}/option.sock")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_ROOT) as daemon:
+        try:
+            assert daemon.stdout is not None
+            assert f"ready on {tmp_path}/option.sock" in daemon.stdout.readline()
+            with grpc.insecure_channel(f"unix://{tmp_path}/option.sock") as channel:
+                status = api_pb2_grpc.RuntimeServiceStub(channel).Status(api.StatusRequest())  # type: ignore[no-untyped-call]
+        finally:
+            daemon.terminate()
+    assert {handler.name for handler in status.runtime_handlers} == {"", "trivet", "mine"}
+    assert not (tmp_path / "option.sock").exists()
+
+
+@pytest.mark.parametrize("shared", ["listen", "root", "state"])
+def test_what_a_daemon_has_it_keeps(shared: str, running: DemoNode, tmp_path: Path) -> None:
+    """A second one on its socket, its root or its state directory gives way, and the first one goes on."""
+    paths = {"listen": f"unix://{running.directory}/cri.sock", "root": f"{running.directory}/root"}
+    paths["state"] = f"{running.directory}/state"
+    before = os.stat(f"{running.directory}/cri.sock").st_ino
+    said = _refused(tmp_path, **{shared: paths[shared]})
+    assert ("another server is listening there" if shared == "listen" else "is in use by process") in said
+    assert os.stat(f"{running.directory}/cri.sock").st_ino == before
+    assert _answers(running)
+
+
+def test_a_socket_of_the_dead_is_replaced() -> None:
+    """After kill -9 the next daemon takes its place, for root alone."""
+    node = DemoNode()
+    try:
+        node.start()
+        node.kill()
+        assert (node.directory / "cri.sock").is_socket()
+        node.start()
+        assert _answers(node)
+        assert (node.directory / "cri.sock").stat().st_mode & 0o777 == 0o600
+    finally:
+        node.close()
+
+
+def test_a_socket_whose_owner_does_not_answer_is_not_taken(tmp_path: Path) -> None:
+    """Somebody listens, even when he is too busy to accept."""
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
+        busy.bind(f"{tmp_path}/cri.sock")
+        busy.listen(0)
+        waiting.connect(f"{tmp_path}/cri.sock")
+        assert "another server is listening there" in _refused(tmp_path)
+        assert (tmp_path / "cri.sock").is_socket()
+
+
+def test_the_first_answer_comes_within_a_second(tmp_path: Path) -> None:
+    """From the exec of the program, with a configuration file; the best of three, since other tests run as well."""
+    (tmp_path / "config.yaml").write_text("network: none\n")
+    assert min(_seconds_to_answer(tmp_path / str(number), tmp_path / "config.yaml") for number in range(3)) < 1
+
+
+def _seconds_to_answer(directory: Path, config: Path) -> float:
+    started = time.monotonic()
+    places = [f"--root={directory}/root", f"--state={directory}/state", f"--listen=unix://{directory}/cri.sock"]
+    command = [sys.executable, "-m", "cri", "serve", f"--config={config}", *places]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=_ROOT) as daemon:
+        try:
+            assert daemon.stdout is not None
+            daemon.stdout.readline()
+            with grpc.insecure_channel(f"unix://{directory}/cri.sock") as channel:
+                api_pb2_grpc.RuntimeServiceStub(channel).Version(api.VersionRequest())  # type: ignore[no-untyped-call]
+            return time.monotonic() - started
+        finally:
+            daemon.terminate()

@@ -25,31 +25,33 @@ class Driver:
 def load_driver(kind: str, name: str) -> Any:
     """The object that the entry point `name` of trivet.<kind> stands for; it is not called.
 
-    InvalidArgument when no distribution declares it, or when its module cannot be loaded.
+    InvalidArgument when no distribution declares it, or more than one, or when its module cannot be loaded.
     """
     from stevedore.driver import DriverManager
     from stevedore.exception import NoMatches  # here: 0.1 s that a CLI without drivers should not pay
 
+    locate(kind, name)
     failures: list[str] = []
     try:
         manager: DriverManager[Any] = DriverManager(
             f"trivet.{kind}",
             name,
             on_load_failure_callback=lambda _manager, entry, error: failures.append(f"{entry.value}: {error}"),
-            warn_on_missing_entrypoint=False,
         )
     except NoMatches as missing:
-        reason = "; ".join(failures) or f"installed are {', '.join(d.name for d in installed(kind)) or 'none'}"
-        raise InvalidArgument(f"no {kind} driver {name!r} can be loaded: {reason}") from missing
+        raise InvalidArgument(f"{kind} driver {name!r} cannot be loaded: {'; '.join(failures)}") from missing
     return manager.extensions[0].plugin
 
 
 def locate(kind: str, name: str) -> str:
     """The "module:attribute" of a driver, for a process that cannot ask stevedore."""
-    for driver in installed(kind):
-        if driver.name == name:
-            return driver.entry
-    raise InvalidArgument(f"no {kind} driver {name!r}: installed are {', '.join(d.name for d in installed(kind))}")
+    drivers = installed(kind)
+    found = [driver for driver in drivers if driver.name == name]
+    if not found:
+        raise InvalidArgument(f"no {kind} driver {name!r}: installed are {', '.join(d.name for d in drivers) or 'none'}")
+    if len(found) > 1:
+        raise InvalidArgument(f"{kind} driver {name!r} is declared by {' and by '.join(d.distribution for d in found)}")
+    return found[0].entry
 
 
 def installed(kind: str) -> list[Driver]:

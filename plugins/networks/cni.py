@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from runtime_core.cni import result as cni_result
 from runtime_core.cni.cache import Attachment, Cache
 from runtime_core.cni.caller import Caller
 from runtime_core.cni.conf import NetworkList
 from runtime_core.cni.invoke import Plugins
 from runtime_core.cni.readiness import Readiness
-from runtime_core.cni.result import pod_addresses
 from runtime_core.cni.watch import WatchedDirectory
 from runtime_core.errors import InvalidArgument, TrivetError, Unavailable
 from runtime_core.interfaces.network import AttachedNetwork, NetworkStatus, PodNetwork
@@ -42,8 +42,12 @@ class CniNetwork:
         network = self._directory.network
         if network is None:
             raise Unavailable(f"network is not ready: {self._directory.problem}")
+        for earlier in self._cache.of_container(pod.pod_id):
+            if earlier.result is not None and earlier.netns == pod.netns_path:
+                return _attached(cni_result.read(earlier.result))
+            self._caller.delete(earlier)  # an ADD that was interrupted
         result = self._caller.add(network, self._attachment(pod, network))
-        return AttachedNetwork(addresses=pod_addresses(result), result=result)
+        return _attached(result)
 
     def detach(self, pod: PodNetwork) -> None:
         for attachment in self._cache.of_container(pod.pod_id):
@@ -124,6 +128,10 @@ class CniNetwork:
             },
             capabilities={key: value for key, value in capabilities.items() if value},
         )
+
+
+def _attached(result: dict[str, Any]) -> AttachedNetwork:
+    return AttachedNetwork(addresses=cni_result.pod_addresses(result), result=result)
 
 
 def _argument(value: str, field: str) -> str:

@@ -49,7 +49,8 @@ class Network(Protocol):
     """The contract: runtime_core/testing/network_contract.py."""
 
     def attach(self, pod: PodNetwork) -> AttachedNetwork:
-        """Connect the pod. On error nothing of it is left. Raises Unavailable when no network is configured."""
+        """Connect the pod. On error nothing of it is left; a pod that is attached stays so, and the answer is the
+        same. Raises Unavailable when no network is configured."""
         ...
 
     def detach(self, pod: PodNetwork) -> None:

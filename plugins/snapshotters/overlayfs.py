@@ -2,7 +2,7 @@
 
     layers/<hex>/fs         a committed layer, hex = first 32 digits of its chain ID
     stage/<hex>/fs          one that is being unpacked
-    snapshots/<key>/…       upper, work, and the chain IDs that it stands on
+    snapshots/<key>/…       upper, work, and snapshot.json: the chain IDs that it stands on
     trash/                  renamed away, deleted in the background
 
 It mounts nothing: a container's init mounts the overlay in its own mount namespace.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 import uuid
@@ -22,6 +23,9 @@ from runtime_core.errors import AlreadyExists, InvalidArgument, NotFound, from_o
 from runtime_core.interfaces.runtime import RootMount
 from runtime_core.interfaces.snapshotter import Usage
 from runtime_core.kernel import failpoint, paths
+
+_CHAIN_ID = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
+_RECORD = "snapshot.json"
 
 
 class OverlayfsSnapshotter:
@@ -50,10 +54,11 @@ class OverlayfsSnapshotter:
         if layer.exists():
             self.abandon(chain_id)
             return
-        paths.sync_directory(str(stage))
-        failpoint.hit("snapshotter.commit.before")
         try:
+            paths.sync_directory(str(stage))
+            failpoint.hit("snapshotter.commit.before")
             stage.rename(layer)
+            paths.sync_directory(str(self._layers))
         except OSError as error:
             raise from_oserror(error, f"committing layer {chain_id}") from error
 
@@ -64,21 +69,32 @@ class OverlayfsSnapshotter:
         return (self._layers / _short(chain_id)).is_dir()
 
     def layers(self) -> list[str]:
-        return [(entry / "chain").read_text() for entry in self._layers.iterdir()]
+        found = []
+        for entry in self._layers.iterdir():
+            try:
+                found.append((entry / "chain").read_text())
+            except FileNotFoundError:
+                continue  # removed meanwhile
+        return found
 
     def remove_layer(self, chain_id: str) -> None:
         self._discard(self._layers / _short(chain_id))
 
     def prepare(self, key: str, chain_ids: Sequence[str], *, read_only: bool = False) -> RootMount:
         directory = self._snapshots / _checked(key)
+        root = self._mount(directory, chain_ids, read_only=read_only)
         try:
             directory.mkdir(mode=0o700)
         except FileExistsError:
             raise AlreadyExists(f"snapshot {key} exists") from None
-        (directory / "upper").mkdir(mode=0o755)
-        (directory / "work").mkdir(mode=0o700)
-        (directory / "layers").write_text(json.dumps(list(chain_ids)))
-        return self._mount(directory, chain_ids, read_only=read_only)
+        try:
+            (directory / "upper").mkdir(mode=0o755)
+            (directory / "work").mkdir(mode=0o700)
+            (directory / _RECORD).write_text(json.dumps({"layers": list(chain_ids), "read_only": read_only}))
+        except OSError as error:
+            self._discard(directory)
+            raise from_oserror(error, f"preparing snapshot {key}") from error
+        return root
 
     def view(self, chain_ids: Sequence[str]) -> RootMount:
         return RootMount(type="overlay", lower=self._lower(chain_ids), read_only=True)
@@ -86,10 +102,10 @@ class OverlayfsSnapshotter:
     def mount(self, key: str) -> RootMount:
         directory = self._snapshots / _checked(key)
         try:
-            chain_ids = json.loads((directory / "layers").read_text())
+            record = json.loads((directory / _RECORD).read_text())
         except FileNotFoundError:
             raise NotFound(f"snapshot {key} does not exist") from None
-        return self._mount(directory, chain_ids, read_only=False)
+        return self._mount(directory, record["layers"], read_only=record["read_only"])
 
     def remove(self, key: str) -> None:
         self._discard(self._snapshots / _checked(key))
@@ -101,7 +117,7 @@ class OverlayfsSnapshotter:
         found: set[str] = set()
         for key in self.snapshots():
             try:
-                found |= set(json.loads((self._snapshots / key / "layers").read_text()))
+                found |= set(json.loads((self._snapshots / key / _RECORD).read_text())["layers"])
             except FileNotFoundError:
                 continue  # half-made: it stands on nothing yet
         return found
@@ -132,6 +148,9 @@ class OverlayfsSnapshotter:
         )
 
     def _lower(self, chain_ids: Sequence[str]) -> list[str]:
+        for chain_id in chain_ids:
+            if not self.has(chain_id):
+                raise NotFound(f"layer {chain_id} is not committed")
         return [str(self._layers / _short(chain_id) / "fs") for chain_id in reversed(chain_ids)]
 
     def _discard(self, path: Path) -> None:
@@ -149,9 +168,9 @@ class OverlayfsSnapshotter:
 
 
 def _short(chain_id: str) -> str:
-    algorithm, colon, digits = chain_id.partition(":")
-    if not colon or not digits.isalnum():
+    if not _CHAIN_ID.fullmatch(chain_id):
         raise InvalidArgument(f"{chain_id!r} is not a chain ID")
+    algorithm, _colon, digits = chain_id.partition(":")
     return digits[:32] if algorithm == "sha256" else f"{algorithm}-{digits[:32]}"
 
 

@@ -25,11 +25,13 @@ class Snapshotter(Protocol):
 
     def stage(self, chain_id: str, parent: str) -> str:
         """An empty private directory that the layer `chain_id` on `parent` ("" = none) is unpacked
-        into. What an earlier interrupted attempt left is discarded."""
+        into. What an earlier interrupted attempt left is discarded. Whiteouts come as overlayfs has them: a
+        character device 0:0, and trusted.overlay.opaque on a directory. NotFound for an unknown parent."""
         ...
 
     def commit(self, chain_id: str) -> None:
-        """Make the staged layer durable and visible, atomically. Committing twice is no error."""
+        """Make the staged layer durable and visible, atomically. Committing twice is no error; NotFound when it
+        was not staged."""
         ...
 
     def abandon(self, chain_id: str) -> None:
@@ -47,7 +49,8 @@ class Snapshotter(Protocol):
         ...
 
     def prepare(self, key: str, chain_ids: Sequence[str], *, read_only: bool = False) -> RootMount:
-        """A writable snapshot on the layers, base layer first. AlreadyExists when the key is taken."""
+        """A snapshot on the layers, base layer first. AlreadyExists when the key is taken, NotFound for an
+        unknown layer."""
         ...
 
     def view(self, chain_ids: Sequence[str]) -> RootMount:

@@ -1,0 +1,16 @@
+"""Every installed trivet.packetfilter driver keeps its contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime_core.interfaces.packet_filter import PacketFilter
+from runtime_core.registry import installed, load_driver
+from runtime_core.testing.packet_filter_contract import PacketFilterContract
+
+
+@pytest.mark.parametrize("name", [driver.name for driver in installed("packetfilter")])
+class TestPacketFilters(PacketFilterContract):
+    @pytest.fixture
+    def packet_filter(self, name: str) -> PacketFilter:
+        return load_driver("packetfilter", name)()  # type: ignore[no-any-return]

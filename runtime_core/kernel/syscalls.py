@@ -78,13 +78,13 @@ PROC_SUPER_MAGIC = 0x9FA0
 
 _NR_OPEN_TREE, _NR_MOVE_MOUNT, _NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 428, 429, 430, 431, 432
 _NR_CLONE3, _NR_CLOSE_RANGE, _NR_OPENAT2, _NR_MOUNT_SETATTR = 435, 436, 437, 442
-#: (seccomp, capget, capset, pivot_root, keyctl) where the tables differ
+#: (seccomp, capget, capset, pivot_root, keyctl, bpf) where the tables differ
 _NR_BY_MACHINE = {
-    "x86_64": (317, 125, 126, 155, 250),
-    "aarch64": (277, 90, 91, 41, 219),
-    "riscv64": (277, 90, 91, 41, 219),
+    "x86_64": (317, 125, 126, 155, 250, 321),
+    "aarch64": (277, 90, 91, 41, 219, 280),
+    "riscv64": (277, 90, 91, 41, 219, 280),
 }
-_NR_SECCOMP, _NR_CAPGET, _NR_CAPSET, _NR_PIVOT_ROOT, _NR_KEYCTL = _NR_BY_MACHINE.get(
+_NR_SECCOMP, _NR_CAPGET, _NR_CAPSET, _NR_PIVOT_ROOT, _NR_KEYCTL, _NR_BPF = _NR_BY_MACHINE.get(
     os.uname().machine, _NR_BY_MACHINE["aarch64"]
 )
 
@@ -383,3 +383,8 @@ def seccomp_set_filter(program: bytes, flags: int = 0) -> None:
 def new_session_keyring(name: str) -> None:
     """Join a new session keyring (KEYCTL_JOIN_SESSION_KEYRING), so that none is shared with the host."""
     call("keyctl", _NR_KEYCTL, 1, name.encode())
+
+
+def bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+    """bpf(2); `attributes` is the leading part of union bpf_attr, into which the kernel may write."""
+    return call("bpf", _NR_BPF, command, ctypes.byref(attributes), len(attributes))

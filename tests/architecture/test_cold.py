@@ -19,6 +19,7 @@ _DEAR = {"typing", "dataclasses", "logging", "grpc", "stevedore", "pyroute2", "y
         "runtime_core.launcher.server",
         "runtime_core.images.unpack_worker",
         "plugins.cgroup_managers.v1",
+        "plugins.cgroup_managers.v2",
         "cni_plugins.skel",
     ],
 )

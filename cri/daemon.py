@@ -80,6 +80,8 @@ class Daemon:
             self._launcher,
             verifier=load_driver("image.verifier", settings.image_verifier)(),
             registry_directory=settings.registry_dir,
+            silence=settings.pull_silence,
+            largest_layer=settings.largest_layer,
         )
         node = Node(Directories(root=settings.root, state=settings.state), database, images, snapshotter, cgroups)
         node.runtimes = self._runtimes(node)

@@ -43,6 +43,8 @@ class Settings:
     packet_filter: Annotated[str, "driver of trivet.packetfilter"] = "nftables"
     snapshotter: Annotated[str, "driver of trivet.snapshotter"] = "overlayfs"
     image_verifier: Annotated[str, "driver of trivet.image.verifier"] = "accept"
+    pull_silence: Annotated[float, "seconds without a byte after which a registry is given up"] = 60.0
+    largest_layer: Annotated[int, "bytes that an image's layer may have when it is unpacked"] = 1 << 36
     log_level: Annotated[Literal["debug", "info", "warning", "error"], "least important line that is logged"] = "info"
     #: beside HANDLERS
     runtime_handlers: Mapping[str, RuntimeHandler] = field(default_factory=dict)
@@ -51,6 +53,10 @@ class Settings:
         for name in self.runtime_handlers:
             if name and not _HANDLER.fullmatch(name):
                 raise InvalidArgument(f"runtime-handlers: {name!r} cannot be a RuntimeClass's handler")
+
+        for key, value in (("pull-silence", self.pull_silence), ("largest-layer", self.largest_layer)):
+            if not value > 0:
+                raise InvalidArgument(f"{key}: {value} is not positive")
 
     def handlers(self) -> dict[str, RuntimeHandler]:
         return {**HANDLERS, **self.runtime_handlers}

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from runtime_core.errors import DataLoss, InvalidArgument, NotFound
 from runtime_core.images.reference import is_digest
-from runtime_core.kernel import paths
+from runtime_core.kernel import failpoint, paths
 
 
 class ContentStore:
@@ -50,7 +50,7 @@ class ContentStore:
     @contextmanager
     def ingest(self, digest: str) -> Iterator[tuple[BinaryIO, Hasher]]:
         """An open file at its end, with the hash of what it already holds; committed when the block ends well."""
-        temporary = self._ingest / digest.replace(":", "-")
+        temporary = self._partial(digest)
         with open(temporary, "ab+") as file:
             hasher = Hasher(digest)
             file.seek(0)
@@ -63,14 +63,32 @@ class ContentStore:
                 raise DataLoss(f"blob {digest}: what came has the digest {hasher.digest()}")
             os.fsync(file.fileno())
         target = self.path(digest)
+        failpoint.hit("content.commit")
         temporary.rename(target)
         paths.sync_directory(str(target.parent))
+        failpoint.hit("content.committed")
 
     def digests(self) -> list[str]:
         return [f"{kind.name}:{blob.name}" for kind in self._blobs.iterdir() for blob in kind.iterdir()]
 
     def remove(self, digest: str) -> None:
         self.path(digest).unlink(missing_ok=True)
+
+    def partial_digests(self) -> list[str]:
+        """Blobs whose download has begun and not ended."""
+        return [partial.name.replace("-", ":") for partial in self._ingest.iterdir()]
+
+    def partial_size(self, digest: str) -> int:
+        try:
+            return self._partial(digest).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def remove_partial(self, digest: str) -> None:
+        self._partial(digest).unlink(missing_ok=True)
+
+    def _partial(self, digest: str) -> Path:
+        return self._ingest / digest.replace(":", "-")
 
 
 class Hasher:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,11 @@ _INDEXES = (
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
+)
+#: anything else, an encrypted layer or an artifact's file, is not a file system
+_LAYERS = re.compile(
+    r"application/vnd\.(oci\.image\.layer(\.nondistributable)?\.v1\.tar(\+gzip|\+zstd)?"
+    r"|docker\.image\.rootfs(\.foreign)?\.diff\.tar(\.gzip|\.zstd)?)"
 )
 _MACHINES = {"x86_64": ("amd64", ""), "aarch64": ("arm64", "v8"), "riscv64": ("riscv64", "")}
 _MOST_LAYERS = 500
@@ -46,6 +52,8 @@ def parse(body: bytes, content_type: str) -> Manifest | list[tuple[Descriptor, d
     media_type = document.get("mediaType") or content_type
     if content_type and document.get("mediaType") and content_type != document["mediaType"]:
         raise InvalidArgument(f"the registry calls a {document['mediaType']} a {content_type} (CVE-2021-41190)")
+    if document.get("schemaVersion") == 1:
+        raise InvalidArgument("the manifest is of schema 1, which is not supported")
     if "manifests" in document and ("layers" in document or "config" in document):
         raise InvalidArgument("a manifest that is an index as well is refused (CVE-2021-41190)")
     if media_type in _INDEXES:
@@ -54,6 +62,9 @@ def parse(body: bytes, content_type: str) -> Manifest | list[tuple[Descriptor, d
         layers = tuple(_descriptor(entry) for entry in _list(document, "layers"))
         if len(layers) > _MOST_LAYERS:
             raise ResourceExhausted(f"the manifest has {len(layers)} layers, the limit is {_MOST_LAYERS}")
+        for layer in layers:
+            if not _LAYERS.fullmatch(layer.media_type):
+                raise InvalidArgument(f"layer {layer.digest} is of type {layer.media_type!r}, which is not supported")
         return Manifest(_descriptor(document.get("config")), layers)
     raise InvalidArgument(f"manifests of type {media_type!r} are not supported")
 

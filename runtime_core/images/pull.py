@@ -6,17 +6,29 @@ Blobs come in parallel; a layer is unpacked as soon as it and the layer below ar
 from __future__ import annotations
 
 import hashlib
-import http.client
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from runtime_core.errors import DataLoss, DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
+from runtime_core.errors import (
+    Aborted,
+    DataLoss,
+    DeadlineExceeded,
+    InvalidArgument,
+    ResourceExhausted,
+    TrivetError,
+    Unavailable,
+)
 from runtime_core.images import manifest
 from runtime_core.images.auth_challenge import Credentials
-from runtime_core.images.content import ContentStore
+from runtime_core.images.content import ContentStore, Hasher
 from runtime_core.images.hosts import endpoints
+from runtime_core.images.http_get import Response
+from runtime_core.images.leases import Leases
 from runtime_core.images.reference import Reference
 from runtime_core.images.registry_client import Registry
 from runtime_core.images.unpack import Layers
@@ -28,7 +40,9 @@ _PARALLEL = 4
 _CHUNK = 1 << 18
 _MOST_CONFIG = 8 * 1024 * 1024
 _MOST_NESTED = 2
+#: in a row, each without much progress
 _ATTEMPTS = 3
+_PROGRESS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,49 +60,82 @@ class Pulled:
 
 
 class Puller:
-    def __init__(self, content: ContentStore, layers: Layers, snapshotter: Snapshotter, registry_directory: Path | None) -> None:
-        self._content, self._layers, self._snapshotter = content, layers, snapshotter
-        self._registry_directory = registry_directory
+    def __init__(
+        self,
+        content: ContentStore,
+        layers: Layers,
+        snapshotter: Snapshotter,
+        leases: Leases,
+        *,
+        registry_directory: Path | None,
+        silence: float,
+    ) -> None:
+        """`silence`: seconds without a byte after which a registry is given up."""
+        self._content, self._layers, self._snapshotter, self._leases = content, layers, snapshotter, leases
+        self._registry_directory, self._silence = registry_directory, silence
         self._fetching = Locks()
 
-    def pull(self, reference: Reference, credentials: Credentials | None) -> Pulled:
-        """Everything or an error; what a broken pull has fetched, the next one does not fetch again."""
-        registry = Registry(reference, endpoints(self._registry_directory, reference.domain), credentials)
-        digest, image_manifest, blobs = self._resolve(registry, reference)
-        config_blob = image_manifest.config
-        if config_blob.size > _MOST_CONFIG:
-            raise ResourceExhausted(f"{reference}: its configuration has {config_blob.size} bytes")
-        self._fetch(registry, config_blob)
-        config = manifest.parse_config(self._content.read(config_blob.digest), len(image_manifest.layers))
-        chains = manifest.chain_ids(config["rootfs"]["diff_ids"])
-        self._bring(registry, image_manifest.layers, config["rootfs"]["diff_ids"], chains)
-        return Pulled(
-            digest=digest,
-            config_digest=config_blob.digest,
-            config=config,
-            chain_ids=tuple(chains),
-            blobs=(*blobs, config_blob.digest, *(layer.digest for layer in image_manifest.layers)),
-            size=config_blob.size + sum(layer.size for layer in image_manifest.layers),
-        )
+    def pull(self, reference: Reference, credentials: Credentials | None, approve: Callable[[str], None]) -> Pulled:
+        """Everything or an error; what a broken pull has fetched, the next one does not fetch again.
 
-    def _resolve(self, registry: Registry, reference: Reference) -> tuple[str, manifest.Manifest, list[str]]:
-        target, first, blobs = reference.target, "", []
+        `approve` is asked with the digest before anything but manifests is fetched. What is brought is
+        leased to the reference.
+        """
+        with _naming(reference):
+            hosts = endpoints(self._registry_directory, reference.domain)
+            registry = Registry(reference, hosts, credentials, self._silence)
+            blobs, image_manifest = self._resolve(registry, reference)
+            approve(blobs[0])
+            blobs += [image_manifest.config.digest, *(layer.digest for layer in image_manifest.layers)]
+            self._leases.hold(str(reference), blobs)
+            config = self._config(registry, image_manifest)
+            chains = manifest.chain_ids(config["rootfs"]["diff_ids"])
+            self._leases.hold(str(reference), (), chains)
+            self._bring(registry, image_manifest.layers, config["rootfs"]["diff_ids"], chains)
+            return Pulled(
+                digest=blobs[0],
+                config_digest=image_manifest.config.digest,
+                config=config,
+                chain_ids=tuple(chains),
+                blobs=tuple(blobs),
+                size=image_manifest.config.size + sum(layer.size for layer in image_manifest.layers),
+            )
+
+    def _resolve(self, registry: Registry, reference: Reference) -> tuple[list[str], manifest.Manifest]:
+        """(digests from what the reference names down to the manifest, the manifest)."""
+        target, size, blobs = reference.target, None, []
         for _level in range(_MOST_NESTED + 1):
             body, media_type = registry.manifest(target)
-            digest = target if ":" in target else f"sha256:{_sha256(body)}"
-            self._content.put(digest, body)
-            first = first or digest
+            digest = target if ":" in target else f"sha256:{hashlib.sha256(body).hexdigest()}"
+            if size is not None and len(body) != size:
+                raise DataLoss(f"manifest {digest} has {len(body)} bytes, its descriptor says {size}")
+            self._keep(reference, digest, body)
             blobs.append(digest)
             parsed = manifest.parse(body, media_type)
             if isinstance(parsed, manifest.Manifest):
-                return first, parsed, blobs
-            target = manifest.choose(parsed).digest
-        raise InvalidArgument(f"{reference}: indexes are nested more than {_MOST_NESTED} deep")
+                return blobs, parsed
+            chosen = manifest.choose(parsed)
+            target, size = chosen.digest, chosen.size
+        raise InvalidArgument(f"indexes are nested more than {_MOST_NESTED} deep")
+
+    def _keep(self, reference: Reference, digest: str, body: bytes) -> None:
+        self._leases.hold(str(reference), [digest])
+        with self._fetching.hold(digest):
+            if not self._content.has(digest):
+                self._content.put(digest, body)
+
+    def _config(self, registry: Registry, image_manifest: manifest.Manifest) -> dict[str, Any]:
+        blob = image_manifest.config
+        if blob.size > _MOST_CONFIG:
+            raise ResourceExhausted(f"the configuration {blob.digest} has {blob.size} bytes, the limit is {_MOST_CONFIG}")
+        self._fetch(registry, blob, threading.Event())
+        return manifest.parse_config(self._content.read(blob.digest), len(image_manifest.layers))
 
     def _bring(self, registry: Registry, layers: tuple[manifest.Descriptor, ...], diff_ids: list[str], chains: list[str]) -> None:
+        given_up = threading.Event()
         with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="pull") as pool:
             fetched: list[Future[None] | None] = [
-                None if self._snapshotter.has(chain) else pool.submit(self._fetch, registry, layer)
+                None if self._snapshotter.has(chain) else pool.submit(self._fetch, registry, layer, given_up)
                 for layer, chain in zip(layers, chains, strict=True)
             ]
             try:
@@ -99,49 +146,67 @@ class Puller:
                         blob = self._content.path(layers[number].digest)
                         self._layers.ensure(blob, diff_ids[number], chains[: number + 1])
             except BaseException:
+                given_up.set()
                 for future in filter(None, fetched):
                     future.cancel()
                 raise
 
-    def _fetch(self, registry: Registry, blob: manifest.Descriptor) -> None:
-        for attempt in range(1, _ATTEMPTS + 1):
+    def _fetch(self, registry: Registry, blob: manifest.Descriptor, given_up: threading.Event) -> None:
+        fruitless = 0
+        while True:
+            before = self._content.partial_size(blob.digest)
             try:
-                self._fetch_once(registry, blob)
+                self._fetch_once(registry, blob, given_up)
             except (Unavailable, DeadlineExceeded, DataLoss):
-                if attempt == _ATTEMPTS:
+                progress = self._content.partial_size(blob.digest) - before
+                fruitless = 0 if progress >= _PROGRESS else fruitless + 1
+                if fruitless == _ATTEMPTS:
                     raise
                 continue
             return
 
-    def _fetch_once(self, registry: Registry, blob: manifest.Descriptor) -> None:
+    def _fetch_once(self, registry: Registry, blob: manifest.Descriptor, given_up: threading.Event) -> None:
         with self._fetching.hold(blob.digest):
             if not self._content.has(blob.digest):
-                self._download(registry, blob)
+                self._download(registry, blob, given_up)
 
-    def _download(self, registry: Registry, blob: manifest.Descriptor) -> None:
+    def _download(self, registry: Registry, blob: manifest.Descriptor, given_up: threading.Event) -> None:
         with self._content.ingest(blob.digest) as (file, hasher):
             have = file.tell()
             if have > blob.size:
                 have = 0
             if have == blob.size and have:
                 return
-            with registry.blob(blob.digest, have) as (response, offset):
+            response, offset = registry.blob(blob.digest, have)
+            with response:
+                if response.length is not None and offset + response.length != blob.size:
+                    found = offset + response.length
+                    raise DataLoss(f"blob {blob.digest} has {found} bytes, its descriptor says {blob.size}")
                 if offset != file.tell():
                     file.truncate(offset)
                     hasher.restart()
-                _copy(response, file, hasher, blob, offset)
+                _copy(response, file, hasher, blob, given_up)
 
 
-def _copy(response: http.client.HTTPResponse, file: Any, hasher: Any, blob: manifest.Descriptor, have: int) -> None:
+def _copy(response: Response, file: BinaryIO, hasher: Hasher, blob: manifest.Descriptor, given_up: threading.Event) -> None:
+    have = file.seek(0, 2)
     while chunk := response.read(_CHUNK):
         have += len(chunk)
         if have > blob.size:
             raise DataLoss(f"blob {blob.digest} is larger than the {blob.size} bytes of its descriptor")
+        if given_up.is_set():
+            raise Aborted(f"blob {blob.digest}: another part of the image has failed")
         file.write(chunk)
         hasher.update(chunk)
+        failpoint.hit("pull.received")
     if have < blob.size:
         raise Unavailable(f"blob {blob.digest} ended after {have} of {blob.size} bytes")
 
 
-def _sha256(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
+@contextmanager
+def _naming(reference: Reference) -> Iterator[None]:
+    """Whatever goes wrong, the message begins with the image."""
+    try:
+        yield
+    except TrivetError as error:
+        raise type(error)(f"{reference}: {error}") from error

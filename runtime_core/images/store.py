@@ -8,13 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runtime_core.errors import Aborted, DeadlineExceeded, Unavailable
 from runtime_core.images.auth_challenge import Credentials
 from runtime_core.images.content import ContentStore
+from runtime_core.images.leases import Leases
 from runtime_core.images.pull import Pulled, Puller
 from runtime_core.images.reference import Reference, is_digest, parse_reference
 from runtime_core.images.unpack import Layers
 from runtime_core.interfaces.image_verifier import ImageVerifier
 from runtime_core.interfaces.snapshotter import Snapshotter
+from runtime_core.kernel import failpoint
 from runtime_core.launcher.client import Launcher
 from runtime_core.store.database import Database
 from runtime_core.store.locks import Locks
@@ -55,29 +58,47 @@ class Images:
         *,
         verifier: ImageVerifier,
         registry_directory: Path | None = None,
+        silence: float = 60.0,
+        largest_layer: int = 1 << 36,
     ) -> None:
+        """`silence`: seconds without a byte after which a registry is given up; `largest_layer`: bytes, unpacked."""
         self._content = ContentStore(root / "content")
         self._snapshotter, self._verifier = snapshotter, verifier
-        self._puller = Puller(self._content, Layers(snapshotter, launcher), snapshotter, registry_directory)
+        self._leases = Leases(database)
+        self._puller = Puller(
+            self._content,
+            Layers(snapshotter, launcher, largest_layer),
+            snapshotter,
+            self._leases,
+            registry_directory=registry_directory,
+            silence=silence,
+        )
         self._records: Collection[Image] = Collection(database, "image", encode=asdict, decode=_decode)
         self._pulls = Locks()
-        self._sweeping = threading.Lock()
-        self._underway = 0
+        self._naming = threading.Lock()
         self._drop_damaged()
 
     def pull(self, text: str, credentials: Credentials | None = None, *, namespace: str = "") -> Image:
-        """Fetch and unpack; two pulls of one reference are one. Raises what the registry or the layers gave."""
+        """Fetch and unpack; two pulls of one reference run one after the other. Raises what the registry or
+        the layers gave; nothing is left then, but for what a retry can go on with."""
         reference = parse_reference(text)
-        with self._sweeping:
-            self._underway += 1
-        try:
-            with self._pulls.hold(str(reference)):
-                pulled = self._puller.pull(reference, credentials)
-                self._verifier.verify(str(reference), pulled.digest, namespace)
-                return self._remember(reference, pulled)
-        finally:
-            with self._sweeping:
-                self._underway -= 1
+        name = str(reference)
+        with self._pulls.hold(name):
+            try:
+                pulled = self._puller.pull(reference, credentials, lambda digest: self._verifier.verify(name, digest, namespace))
+                failpoint.hit("image.pulled")
+                with self._naming:  # two names of one image may come at once
+                    image = self._remember(reference, pulled)
+                failpoint.hit("image.recorded")
+            except (Unavailable, DeadlineExceeded, Aborted):
+                self._leases.suspend(name)
+                raise
+            except BaseException:
+                self._leases.end(name)
+                self.collect_garbage(self._snapshotter.layers_in_use())
+                raise
+            self._leases.end(name)
+        return image
 
     def find(self, text: str) -> Image | None:
         """By id (whole, or 12 digits and more of it), by tag or by digest."""
@@ -105,19 +126,21 @@ class Images:
             self._records.delete(image.id)
 
     def collect_garbage(self, used_layers: Iterable[str]) -> None:
-        """Remove blobs and layers that belong to no image, and no snapshot (`used_layers`)."""
-        with self._sweeping:
-            if self._underway:
-                return  # a pull owns things that no record names yet
-            images = self._records.all()
-            layers = {chain for image in images for chain in image.chain_ids} | set(used_layers)
-            blobs = {blob for image in images for blob in image.blobs}
+        """Remove blobs and layers that belong to no image, no pull and no snapshot (`used_layers`)."""
+        with self._leases.frozen() as (blobs, layers):
+            for image in self._records.all():
+                layers.update(image.chain_ids)
+                blobs.update(image.blobs)
+            layers.update(used_layers)
             for chain_id in self._snapshotter.layers():
                 if chain_id not in layers:
                     self._snapshotter.remove_layer(chain_id)
             for digest in self._content.digests():
                 if digest not in blobs:
                     self._content.remove(digest)
+            for digest in self._content.partial_digests():
+                if digest not in blobs:
+                    self._content.remove_partial(digest)
 
     def _remember(self, reference: Reference, pulled: Pulled) -> Image:
         for other in self._records.all():  # a tag names one image: the latest

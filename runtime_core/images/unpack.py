@@ -11,19 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from runtime_core.errors import BY_NAME, DataLoss, Unavailable
+from runtime_core.errors import BY_NAME, DataLoss, ResourceExhausted, TrivetError, Unavailable
 from runtime_core.interfaces.snapshotter import Snapshotter
-from runtime_core.kernel import syscalls
+from runtime_core.kernel import failpoint, syscalls
 from runtime_core.launcher.client import Launcher
 
 _JOB = "runtime_core.images.unpack_worker:main"
 _CHUNK = 1 << 18
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_PIPE_BYTES = 1 << 20
+_PIECE = 1 << 20
+#: of a zstd frame: it is memory of the daemon's
+_LARGEST_WINDOW = 1 << 27
 
 
-def unpack(blob: Path, diff_id: str, directory: str, parents: list[str], launcher: Launcher) -> None:
-    """Fill `directory` with the layer; raises DataLoss when its diff ID is not `diff_id`.
+def unpack(blob: Path, diff_id: str, directory: str, parents: list[str], launcher: Launcher, *, limit: int) -> None:
+    """Fill `directory` with the layer; raises DataLoss when its diff ID is not `diff_id`, and
+    ResourceExhausted when it has more than `limit` bytes.
 
     What was written is on disk when this returns.
     """
@@ -35,38 +38,44 @@ def unpack(blob: Path, diff_id: str, directory: str, parents: list[str], launche
         finally:
             os.close(stream_reader)
             os.close(result_writer)
-        found, failure = _feed(blob, stream_writer)
+        found, failure = _feed(blob, stream_writer, limit)
         stream_writer = -1
-        report = _report(result_reader)
+        report = _report(result_reader, diff_id)
         job.wait()
     finally:
         os.close(result_reader)
         if stream_writer >= 0:
             os.close(stream_writer)
+    if failure is not None:  # the worker's complaint is its consequence
+        raise type(failure)(f"layer {diff_id}: {failure}")
     if "kind" in report:
         raise BY_NAME[report["kind"]](f"layer {diff_id}: {report['message']}")
-    if failure is not None:
-        raise failure
     if found != diff_id:
         raise DataLoss(f"layer {diff_id}: what was unpacked has the diff ID {found}")
     _sync(directory)
 
 
-def _feed(blob: Path, writer: int) -> tuple[str, Exception | None]:
-    """Write the blob's tar stream to the pipe and close it; its diff ID."""
+def _feed(blob: Path, writer: int, limit: int) -> tuple[str, TrivetError | None]:
+    """Write the blob's tar stream to the pipe and close it; its diff ID, and what is wrong with it."""
     digest = hashlib.sha256()
-    failure: Exception | None = None
+    failure: TrivetError | None = None
+    size = 0
     try:
         with open(blob, "rb") as file:
             for chunk in decompress(file):
+                size += len(chunk)
+                if size > limit:
+                    raise ResourceExhausted(f"unpacked it is larger than the limit of {limit} bytes")
                 digest.update(chunk)
                 view = memoryview(chunk)
                 while view:
                     view = view[os.write(writer, view) :]
     except BrokenPipeError:
         pass  # the worker has given up, and says why
-    except (zlib.error, DataLoss, OSError) as error:
-        failure = DataLoss(f"{blob.name}: {error}")
+    except TrivetError as error:
+        failure = error
+    except (zlib.error, OSError) as error:
+        failure = DataLoss(f"blob {blob.name}: {error}")
     finally:
         os.close(writer)
     return f"sha256:{digest.hexdigest()}", failure
@@ -84,14 +93,16 @@ def decompress(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _gunzip(file: BinaryIO) -> Iterator[bytes]:
+    """In pieces: one chunk of a bomb would be a quarter of a gigabyte."""
     stream = zlib.decompressobj(wbits=31)
-    while data := file.read(_CHUNK):
-        while data:
-            yield stream.decompress(data)
-            data = stream.unused_data
-            if stream.eof:
-                stream = zlib.decompressobj(wbits=31)  # the next member
-    if not stream.eof and stream.unconsumed_tail:
+    data = b""
+    while data := data or file.read(_CHUNK):
+        if stream.eof:
+            stream = zlib.decompressobj(wbits=31)  # the next member
+        yield stream.decompress(data, _PIECE)
+        data = stream.unused_data if stream.eof else stream.unconsumed_tail
+    yield stream.flush()
+    if not stream.eof:
         raise DataLoss("the gzip stream ends early")
 
 
@@ -99,19 +110,19 @@ def _unzstd(file: BinaryIO) -> Iterator[bytes]:
     import zstandard  # here: only those who meet such a layer need it
 
     try:
-        with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as reader:
+        with zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(file, read_across_frames=True) as reader:
             while data := reader.read(_CHUNK):
                 yield data
     except zstandard.ZstdError as error:
         raise DataLoss(f"the zstd stream is damaged: {error}") from error
 
 
-def _report(reader: int) -> dict[str, Any]:
+def _report(reader: int, diff_id: str) -> dict[str, Any]:
     content = b""
     while data := os.read(reader, 65536):
         content += data
     if not content:
-        raise Unavailable("the unpack worker died")
+        raise Unavailable(f"layer {diff_id}: the worker that unpacked it has died")
     report: dict[str, Any] = json.loads(content)
     return report
 
@@ -127,8 +138,9 @@ def _sync(directory: str) -> None:
 class Layers:
     """Committed layers, each unpacked once however many pulls want it."""
 
-    def __init__(self, snapshotter: Snapshotter, launcher: Launcher) -> None:
-        self._snapshotter, self._launcher = snapshotter, launcher
+    def __init__(self, snapshotter: Snapshotter, launcher: Launcher, limit: int) -> None:
+        """`limit`: bytes that a layer may have when it is unpacked."""
+        self._snapshotter, self._launcher, self._limit = snapshotter, launcher, limit
         self._lock = threading.Lock()
         self._underway: dict[str, threading.Lock] = {}
 
@@ -142,9 +154,12 @@ class Layers:
                 return
             directory = self._snapshotter.stage(chain_id, chains[-2] if len(chains) > 1 else "")
             try:
+                failpoint.hit("layer.staged")
                 parents = list(self._snapshotter.view(chains[:-1]).lower)
-                unpack(blob, diff_id, directory, parents, self._launcher)
+                unpack(blob, diff_id, directory, parents, self._launcher, limit=self._limit)
+                failpoint.hit("layer.unpacked")
                 self._snapshotter.commit(chain_id)
+                failpoint.hit("layer.committed")
             except BaseException:
                 self._snapshotter.abandon(chain_id)
                 raise

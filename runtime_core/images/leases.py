@@ -1,0 +1,75 @@
+"""What pulls have brought that no image names yet: theirs while they run, and for a retry.
+
+A lease is written before a blob or a layer is there, so that garbage collection, also
+that of the next daemon, spares what a pull that broke off has brought whole.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from runtime_core.store.database import Database
+from runtime_core.store.records import Collection
+
+#: how long a pull that broke off may be taken up again
+_KEPT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    reference: str
+    blobs: tuple[str, ...]
+    layers: tuple[str, ...]
+    #: seconds since the epoch
+    renewed: float
+
+
+class Leases:
+    """By reference; one pull of a reference runs at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._leases: Collection[Lease] = Collection(database, "lease", encode=asdict, decode=_decode)
+        self._running: set[str] = set()
+        self._lock = threading.Lock()
+
+    def hold(self, reference: str, blobs: Iterable[str], layers: Iterable[str] = ()) -> None:
+        """Keep these, beside what the reference holds already."""
+        with self._lock:
+            self._running.add(reference)
+            held = self._leases.find(reference) or Lease(reference, (), (), 0)
+            merged = (tuple({*held.blobs, *blobs}), tuple({*held.layers, *layers}))
+            self._leases.put(reference, Lease(reference, *merged, time.time()))
+
+    def end(self, reference: str) -> None:
+        """The pull has succeeded, or will never: what no image names is garbage."""
+        with self._lock:
+            self._running.discard(reference)
+            self._leases.delete(reference)
+
+    def suspend(self, reference: str) -> None:
+        """The pull broke off and may be taken up again."""
+        with self._lock:
+            self._running.discard(reference)
+
+    @contextmanager
+    def frozen(self) -> Iterator[tuple[set[str], set[str]]]:
+        """(blobs, layers) that are held; no lease is written within the block."""
+        with self._lock:
+            blobs: set[str] = set()
+            layers: set[str] = set()
+            for lease in self._leases.all():
+                if lease.reference not in self._running and abs(time.time() - lease.renewed) > _KEPT_SECONDS:
+                    self._leases.delete(lease.reference)
+                    continue
+                blobs.update(lease.blobs)
+                layers.update(lease.layers)
+            yield blobs, layers
+
+
+def _decode(document: dict[str, Any]) -> Lease:
+    return Lease(document["reference"], tuple(document["blobs"]), tuple(document["layers"]), document["renewed"])

@@ -1,0 +1,129 @@
+"""Configuration lists: which is taken, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime_core.cni import conf
+from runtime_core.errors import InvalidArgument
+
+_GOOD = {"cniVersion": "1.0.0", "name": "good", "plugins": [{"type": "bridge"}]}
+
+
+def _write(path: Path, document: Any) -> None:
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "kind", ["../evil", "/bin/sh", "a/b", "..", ".", "", ".hidden", "a b", "a\n", "a\0", None, 5, ["bridge"], {"x": 1}]
+)
+def test_a_type_is_a_bare_file_name(kind: Any) -> None:
+    """CVE-2021-20206: nothing outside the bin directories is ever executed; ipam.type is held to it when it is called."""
+    with pytest.raises(InvalidArgument, match=r"plugins\[1\].type"):
+        conf.parse({**_GOOD, "plugins": [{"type": "bridge"}, {"type": kind}]}, "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"name": None}, "name"),
+        ({"name": "a/b"}, "name"),
+        ({"name": "x" * 129}, "name"),
+        ({"cniVersion": "2.0.0"}, "cniVersion"),
+        ({"cniVersion": 1}, "cniVersion"),
+        ({"cniVersions": "1.0.0"}, "cniVersions"),
+        ({"plugins": []}, "plugins"),
+        ({"plugins": None}, "plugins"),
+        ({"plugins": {"type": "bridge"}}, "plugins"),
+        ({"plugins": ["bridge"]}, r"plugins\[0\]"),
+        ({"plugins": [{"type": "bridge", "ipam": "host-local"}]}, r"plugins\[0\].ipam"),
+        ({"plugins": [{"type": "bridge", "capabilities": ["dns"]}]}, r"plugins\[0\].capabilities"),
+        ({"disableCheck": "maybe"}, "disableCheck"),
+        ({"disableGC": 1}, "disableGC"),
+    ],
+)
+def test_a_bad_list_is_refused_by_its_field(change: dict[str, Any], field: str) -> None:
+    """With where it stands."""
+    with pytest.raises(InvalidArgument, match=f"the-file: {field}"):
+        conf.parse({**_GOOD, **change}, "the-file")
+
+
+def test_a_list_without_plugins_that_is_no_plugin(tmp_path: Path) -> None:
+    """It says what is missing."""
+    with pytest.raises(InvalidArgument, match="plugins is missing"):
+        conf.parse({"name": "x", "cniVersion": "1.0.0"}, "x")
+
+
+def test_a_single_configuration_is_a_list_of_one() -> None:
+    """With its own name and version."""
+    network = conf.parse({"cniVersion": "0.3.1", "name": "one", "type": "bridge", "mtu": 1400}, "x")
+    assert (network.name, network.version, len(network.plugins)) == ("one", "0.3.1", 1)
+    assert network.plugins[0]["mtu"] == 1400
+
+
+@pytest.mark.parametrize(
+    ("versions", "chosen"),
+    [(["0.4.0", "1.1.0", "1.0.0"], "1.1.0"), (["1.0.0", "7.0.0"], "1.0.0"), (["7.0.0"], "0.4.0"), ([], "0.4.0")],
+)
+def test_the_newest_common_version_is_spoken(versions: list[str], chosen: str) -> None:
+    """Of cniVersions; where there is none, cniVersion."""
+    assert conf.parse({**_GOOD, "cniVersion": "0.4.0", "cniVersions": versions}, "x").version == chosen
+
+
+def test_the_first_valid_file_by_name_is_taken(tmp_path: Path) -> None:
+    """Of .conflist, .conf and .json; a bad file before it does not hide it."""
+    _write(tmp_path / "00-note.txt", {**_GOOD, "name": "note"})
+    (tmp_path / "05-broken.conflist").write_text("{")
+    _write(tmp_path / "20-second.conflist", {**_GOOD, "name": "second"})
+    _write(tmp_path / "10-first.conf", {"cniVersion": "1.0.0", "name": "first", "type": "bridge"})
+    network = conf.load_first(tmp_path)
+    assert network is not None
+    assert network.name == "first"
+
+
+def test_without_files_there_is_no_network(tmp_path: Path) -> None:
+    """Nor without the directory."""
+    assert conf.load_first(tmp_path) is None
+    assert conf.load_first(tmp_path / "missing") is None
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _too_large(path: Path) -> None:
+    path.write_text('{"a": "' + "x" * 1_100_000 + '"}')
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Path.mkdir, "not a file"),
+        (_fifo, "not a file"),
+        (_too_large, "larger than"),
+        (lambda path: path.write_bytes(b"\xff{}"), "utf-8"),
+        (lambda path: path.write_text("[" * 100_000), "recursion"),
+        (lambda path: path.write_text(""), "Expecting value"),
+        (lambda path: path.write_text("[]"), "not a JSON object"),
+        (lambda path: path.symlink_to("nowhere"), "No such file"),
+        (lambda path: path.symlink_to(path.name), "Too many levels"),
+    ],
+)
+def test_what_is_no_configuration_is_said(tmp_path: Path, make: Any, message: str) -> None:
+    """The file is named; nothing hangs, and nothing else is raised."""
+    make(tmp_path / "10-odd.conflist")
+    with pytest.raises(InvalidArgument, match=message) as raised:
+        conf.load_first(tmp_path)
+    assert "10-odd.conflist" in str(raised.value)
+
+
+def test_a_directory_that_is_none(tmp_path: Path) -> None:
+    """InvalidArgument: it is not the same as a directory that is not there yet."""
+    (tmp_path / "net.d").touch()
+    with pytest.raises(InvalidArgument, match="Not a directory"):
+        conf.load_first(tmp_path / "net.d")

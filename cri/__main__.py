@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from cri.settings import DEFAULT_FILE, Settings
@@ -21,11 +22,14 @@ def main() -> int:
         launcher = Launcher.start([_MONITOR, _UNPACK, cgroups.partition(":")[0]])
         from cri.daemon import Daemon  # now: it brings grpc, and with it threads
 
-        return Daemon(settings, launcher, cgroups).run()
+        Daemon(settings, launcher, cgroups).run()
     except (TrivetError, OSError) as failure:
         error = failure if isinstance(failure, TrivetError) else from_oserror(failure, "starting")
         print(f"trivet-cri: {error}", file=sys.stderr)
         return error.exit_status
+    # Work that outlives its caller, a pull that waits for a registry, must not outlive the daemon as well.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _parse() -> argparse.Namespace:

@@ -34,7 +34,7 @@ class Daemon:
         self._settings, self._launcher, self._cgroups = settings, launcher, cgroups
         self._log = Log(settings.log_level)
 
-    def run(self) -> int:
+    def run(self) -> None:
         """Serve until SIGTERM or SIGINT; the pods stay."""
         path = listen.socket_path(self._settings.listen)
         self._make_directories()
@@ -59,7 +59,6 @@ class Daemon:
         self._launcher.close()
         database.close()
         os.close(state_lock)
-        return 0
 
     def _make_directories(self) -> None:
         for option, directory in (("--root", self._settings.root), ("--state", self._settings.state)):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import signal
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
 
 from cri.api.v1 import api_pb2 as api
-from tests.support.hostile_registry import HostileRegistry
+from e2e.wait import wait_for
+from tests.support.hostile_registry import HostileRegistry, hang
 from trivet.demo.node import DemoNode
 
 _CONTENT = {name: os.urandom(1 << 20) for name in ("one", "two", "three")}
@@ -122,6 +125,23 @@ def test_a_worker_that_dies_fails_the_pull_alone(
     assert disk.stages() == []
     assert disk.layers() == {}
     assert registry.count(f"/blobs/{_digest(layers[0][0])}") == 1
+
+
+def test_a_pull_that_waits_does_not_keep_the_daemon_from_ending(node: DemoNode, registry: HostileRegistry) -> None:
+    """SIGTERM ends it after the time for calls under way; the next daemon goes on where the pull was."""
+    large = _layer("one")
+    reference = registry.put_image("t/x", "1", [large], {})
+    registry.misbehave(_digest(large[0]), hang(500_000))
+    node.start()
+    with ThreadPoolExecutor(1) as pool:
+        pulling = pool.submit(_pull, node, reference)
+        wait_for("bytes", lambda: Disk(node).partial().get(_digest(large[0])), 10)
+        node._end(signal.SIGTERM)
+        assert pulling.exception() is not None
+    registry.behave()
+    node.start()
+    _pull(node, reference)
+    assert [asked.headers.get("Range") for asked in registry.asked if _digest(large[0]) in asked.path] == ["bytes=500000-"]
 
 
 def _pull(node: DemoNode, reference: str) -> None:

@@ -13,7 +13,7 @@ import sys
 
 from runtime_core.cni import result as cni_result
 from runtime_core.cni.request import Request, parse_args
-from runtime_core.errors import InvalidArgument, TrivetError, from_oserror
+from runtime_core.errors import InvalidArgument, NotFound, TrivetError, from_oserror
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _FUNCTIONS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STAT
 _NEEDS_INTERFACE = ("ADD", "DEL", "CHECK")
 _MOST_CONFIG = 4 * 1024 * 1024
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-_BAD_ENVIRONMENT, _DECODING_FAILED, _INCOMPATIBLE = 4, 6, 1
+_BAD_ENVIRONMENT, _DECODING_FAILED, _INCOMPATIBLE, _NOT_AVAILABLE = 4, 6, 1, 50
 
 
 def main(modules: dict[str, str], kind: str, packet_filter: str = "") -> int:
@@ -67,7 +67,12 @@ def _serve(modules: dict[str, str], kind: str, command: str, config: dict[str, A
     except InvalidArgument as error:
         raise CniError(_INCOMPATIBLE, str(error)) from error
     request = _request(modules, command, config, packet_filter)
-    found = getattr(importlib.import_module(modules[kind]), _FUNCTIONS[command])(request)
+    try:
+        found = getattr(importlib.import_module(modules[kind]), _FUNCTIONS[command])(request)
+    except NotFound as error:
+        if command != "STATUS":
+            raise
+        raise CniError(_NOT_AVAILABLE, str(error)) from error
     return cni_result.export(found, config.get("cniVersion", "0.1.0")) if command == "ADD" else None
 
 

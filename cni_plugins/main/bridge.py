@@ -55,19 +55,20 @@ class Options:
 def add(request: Request) -> dict[str, Any]:
     options = Options(request)
     _check_interface(request.interface)
-    with ExitStack() as undo, ExitStack() as closing:
+    host = veth_name(request)
+    with ExitStack() as closing, ExitStack() as undo:
         namespace = open_namespace(request.netns)
         closing.callback(os.close, namespace)
         links = Links(closing.enter_context(netlink.Socket()))
-        bridge = _ensure_bridge(links, options)
-        undo.callback(request.ipam, "DEL")
-        allotted = request.ipam("ADD") if request.section("ipam") else {}
-        failpoint.hit("cni.bridge.allotted")
-        host = veth_name(request)
-        undo.callback(links.remove, host)
         with entered(namespace):
             inside = Links(closing.enter_context(netlink.Socket()))
-        _connect(links, inside, request, options, host, bridge.index, namespace)
+        if inside.find(request.interface) is not None:  # nothing is taken yet: it may be this very attachment's
+            raise AlreadyExists(f"CNI_IFNAME: the container has an interface {request.interface} already")
+        bridge = _ensure_bridge(links, options)
+        allotted = _allot(request, undo)
+        failpoint.hit("cni.bridge.allotted")
+        undo.callback(links.remove, host)
+        _connect(links, request, options, host, bridge.index, namespace)
         near, far = links.find(host), inside.find(request.interface)
         if near is None or far is None:
             raise NotFound(f"veth {host} vanished while it was set up")
@@ -98,30 +99,61 @@ def check(request: Request) -> None:
     options = Options(request)
     if request.section("ipam"):
         request.ipam("CHECK")
-    wanted = {ip["address"] for ip in (request.previous or {}).get("ips") or []}
-    namespace = open_namespace(request.netns)
-    try:
-        with netlink.Socket() as sock, entered(namespace), netlink.Socket() as inner:
-            bridge, near = Links(sock).find(options.name), Links(sock).find(veth_name(request))
-            far = Links(inner).find(request.interface)
-            present = set(Links(inner).addresses(far.index)) if far else set()
-    finally:
-        os.close(namespace)
+    if request.previous is None:
+        raise InvalidArgument("prevResult is missing")
+    _check_host(request, options)
+    _check_container(request, request.previous)
+    if options.ip_masq:
+        listed = packet_filter(request.packet_filter).masqueraded()
+        lacking = {ip["address"].partition("/")[0] for ip in request.previous["ips"]} - {
+            a for a, o in listed if o == request.owner
+        }
+        if lacking:
+            raise FailedPrecondition(f"the masquerading of {', '.join(sorted(lacking))} is gone")
+
+
+def _check_host(request: Request, options: Options) -> None:
+    with netlink.Socket() as sock:
+        links = Links(sock)
+        bridge, near = links.find(options.name), links.find(veth_name(request))
+        present = links.addresses(bridge.index) if bridge else []
     if bridge is None or not bridge.is_up:
         raise NotFound(f"bridge {options.name} is missing or down")
-    if near is None or near.master != bridge.index:
-        raise NotFound(f"veth {veth_name(request)} is not on bridge {options.name}")
-    if far is None or not wanted <= present:
-        raise FailedPrecondition(f"{request.interface} of the container lacks {', '.join(wanted - present)}")
-    if options.ip_masq:
-        masqueraded = {address for address, owner in packet_filter(request.packet_filter).masqueraded() if owner == request.owner}
-        if masqueraded != {address.partition("/")[0] for address in wanted}:
-            raise FailedPrecondition(f"the masquerading of {', '.join(wanted)} is gone")
+    if near is None or near.master != bridge.index or not near.is_up:
+        raise NotFound(f"veth {veth_name(request)} is not on bridge {options.name}, or down")
+    if options.is_gateway:
+        for wanted in [_gateway(ip) for ip in (request.previous or {})["ips"] if ip.get("gateway")]:
+            if wanted not in present:
+                raise FailedPrecondition(f"bridge {options.name} lacks the gateway's address {wanted}")
+
+
+def _check_container(request: Request, previous: dict[str, Any]) -> None:
+    namespace = open_namespace(request.netns)
+    try:
+        with entered(namespace), netlink.Socket() as sock:
+            links = Links(sock)
+            far = links.find(request.interface)
+            present = set(links.addresses(far.index)) if far else set()
+            routes = links.routes(far.index) if far else set()
+    finally:
+        os.close(namespace)
+    if far is None or not far.is_up:
+        raise NotFound(f"{request.interface} of the container is missing or down")
+    lacking = {str(ipaddress.ip_interface(ip["address"])) for ip in previous["ips"]} - present
+    if lacking:
+        raise FailedPrecondition(f"{request.interface} of the container lacks {', '.join(sorted(lacking))}")
+    for destination, gateway in _routes(previous):
+        wanted = str(ipaddress.ip_network(destination, strict=False)), str(ipaddress.ip_address(gateway)) if gateway else ""
+        if wanted not in routes:
+            raise FailedPrecondition(f"the container lacks the route to {destination} by {gateway or request.interface}")
 
 
 def gc(request: Request) -> None:
     """Release masquerading and addresses of whoever is not in cni.dev/valid-attachments."""
-    valid = {f"{request.network} {container_id} {interface}" for container_id, interface in request.valid_attachments()}
+    attachments = request.valid_attachments()
+    if attachments is None:
+        return
+    valid = {f"{request.network} {container_id} {interface}" for container_id, interface in attachments}
     for address, owner in packet_filter(request.packet_filter).masqueraded():
         if owner.startswith(f"{request.network} ") and owner not in valid:
             packet_filter(request.packet_filter).unmasquerade(owner, [address])
@@ -145,6 +177,14 @@ def _check_interface(name: str) -> None:
         raise InvalidArgument(f"CNI_IFNAME: {name!r} is not an interface name of at most {LONGEST_NAME} bytes")
 
 
+def _allot(request: Request, undo: ExitStack) -> dict[str, Any]:
+    """Addresses and routes from the IPAM plugin; without one the container is connected by its link alone."""
+    if not request.section("ipam"):
+        return {}
+    undo.callback(request.ipam, "DEL")
+    return request.ipam("ADD")
+
+
 def _ensure_bridge(links: Links, options: Options) -> Link:
     bridge = links.find(options.name)
     if bridge is None:
@@ -163,9 +203,7 @@ def _ensure_bridge(links: Links, options: Options) -> Link:
     return bridge
 
 
-def _connect(links: Links, inside: Links, request: Request, options: Options, host: str, bridge: int, namespace: int) -> None:
-    if inside.find(request.interface) is not None:
-        raise AlreadyExists(f"CNI_IFNAME: the container has an interface {request.interface} already")
+def _connect(links: Links, request: Request, options: Options, host: str, bridge: int, namespace: int) -> None:
     links.remove(host)  # what an ADD that was killed left behind
     try:
         links.add_veth(host, request.interface, namespace=namespace, master=bridge, mtu=options.mtu, mac=options.mac)
@@ -199,21 +237,28 @@ def _result(request: Request, options: Options, bridge: Link, near: Link, far: L
 
 
 def _configure(links: Links, inside: Links, options: Options, bridge: Link, far: Link, result: dict[str, Any]) -> None:
-    gateways = {":" in ip["address"]: ip.get("gateway", "") for ip in result["ips"]}
-    routes = [(route["dst"], route.get("gw") or gateways.get(":" in route["dst"], "")) for route in result["routes"]]
     try:
-        inside.configure(far.index, [ip["address"] for ip in result["ips"]], routes)
+        inside.configure(far.index, [ip["address"] for ip in result["ips"]], _routes(result))
     except OSError as error:
         raise from_oserror(error, f"configuring {far.name} of the container") from error
     if options.is_gateway:
         _be_gateway(links, options, bridge, result["ips"])
 
 
+def _routes(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """(destination, gateway): where a route names none, the gateway of the addresses of its kind."""
+    gateways = {":" in ip["address"]: ip.get("gateway", "") for ip in result["ips"]}
+    return [(route["dst"], route.get("gw") or gateways.get(":" in route["dst"], "")) for route in result["routes"]]
+
+
+def _gateway(ip: dict[str, Any]) -> str:
+    return f"{ip['gateway']}/{ipaddress.ip_interface(ip['address']).network.prefixlen}"
+
+
 def _be_gateway(links: Links, options: Options, bridge: Link, ips: list[dict[str, Any]]) -> None:
     present = links.addresses(bridge.index)
     for ip in ips:
-        length = ipaddress.ip_interface(ip["address"]).network.prefixlen
-        wanted = f"{ip['gateway']}/{length}"
+        wanted = _gateway(ip)
         if wanted not in present:
             same_family = [a for a in present if (":" in a) == (":" in wanted) and not a.startswith("fe80:")]
             if same_family and not options.force_address and ":" not in wanted:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 _VALID = "cni.dev/valid-attachments"
+#: what the runtimes call it that were written after the first text of specification 1.1
+_EARLIER_VALID = "cni.dev/attachments"
 #: A plugin's type is a bare file name: nothing else is ever executed (CVE-2021-20206).
 _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -71,11 +73,12 @@ class Request:
             raise InvalidArgument(f"{key}: {value!r} is not an object")
         return value
 
-    def valid_attachments(self) -> set[tuple[str, str]]:
-        """(container id, interface) of what GC must keep. Without the list nothing may be taken away."""
-        if _VALID not in self.config:
-            raise InvalidArgument(f"{_VALID} is missing")
-        listed = self.config[_VALID] or []
+    def valid_attachments(self) -> set[tuple[str, str]] | None:
+        """(container id, interface) of what GC must keep. None where the caller does not say (cnitool does not):
+        then nothing may be taken away."""
+        if _VALID not in self.config and _EARLIER_VALID not in self.config:
+            return None
+        listed = self.config.get(_VALID, self.config.get(_EARLIER_VALID)) or []
         try:
             return {(str(entry["containerID"]), str(entry["ifname"])) for entry in listed}
         except (TypeError, KeyError):

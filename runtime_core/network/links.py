@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import struct
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
-_NEWADDR, _GETADDR, _NEWROUTE = 20, 22, 24
+_NEWADDR, _GETADDR, _NEWROUTE, _GETROUTE = 20, 22, 24, 26
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_PROTINFO = 1, 3, 4, 10, 12
 _IFLA_LINKINFO, _IFLA_NET_NS_FD = 18, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
@@ -63,7 +64,9 @@ class Links:
     def add_bridge(self, name: str, *, mtu: int = 0, vlan_filtering: bool = False) -> None:
         data = [(_BR_VLAN_FILTERING, b"\1")] if vlan_filtering else []
         info = [(_INFO_KIND, "bridge"), (_INFO_DATA, data)]
-        attributes: list[tuple[int, Any]] = [(_IFLA_IFNAME, name), (_IFLA_LINKINFO, info)]
+        # One that is given stays: the kernel would change its own with every port, and neighbours would send to the old one.
+        mac = bytes([0x02, *os.urandom(5)])
+        attributes: list[tuple[int, Any]] = [(_IFLA_IFNAME, name), (_IFLA_LINKINFO, info), (_IFLA_ADDRESS, mac)]
         if mtu:
             attributes.append((_IFLA_MTU, mtu))
         self._socket.request(Message(_NEWLINK, _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP), attributes, CREATE | EXCL))
@@ -108,6 +111,20 @@ class Links:
             packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
             if link == index and packed:
                 found.append(f"{ipaddress.ip_address(packed)}/{length}")
+        return found
+
+    def routes(self, index: int) -> set[tuple[str, str]]:
+        """(destination, gateway or "") of the routes through one link, whatever their table."""
+        found = set()
+        for family, default in ((socket.AF_INET, "0.0.0.0/0"), (socket.AF_INET6, "::/0")):
+            for payload in self._socket.dump(Message(_GETROUTE, struct.pack("=BBBBBBBBI", family, *[0] * 8))):
+                length = payload[1]
+                attributes = netlink.decode(payload[12:])
+                if struct.unpack("=I", attributes.get(_RTA_OIF, b"\0" * 4))[0] != index:
+                    continue
+                packed, gateway = attributes.get(_RTA_DST), attributes.get(_RTA_GATEWAY)
+                destination = f"{ipaddress.ip_address(packed)}/{length}" if packed else default
+                found.add((destination, str(ipaddress.ip_address(gateway)) if gateway else ""))
         return found
 
     def configure(self, index: int, addresses: list[str], routes: list[tuple[str, str]]) -> None:

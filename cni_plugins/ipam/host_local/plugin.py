@@ -36,12 +36,12 @@ def add(request: Request) -> dict[str, Any]:
 
 
 def delete(request: Request) -> None:
+    listed = [ip["address"].partition("/")[0] for ip in (request.previous or {}).get("ips") or []]
     with _store(request) as store:
-        for ip in (request.previous or {}).get("ips") or []:
-            address = ip["address"].partition("/")[0]
-            if store.owner(address) == (request.container_id, request.interface):
-                store.release(address)
-        if request.previous is None:
+        ours = [address for address in listed if store.owner(address) == (request.container_id, request.interface)]
+        for address in ours:
+            store.release(address)
+        if not listed or ours != listed:  # an earlier plugin's result, or a retry: look at every reservation
             _release(store, request)
 
 
@@ -55,6 +55,8 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     valid = request.valid_attachments()
+    if valid is None:
+        return
     with _store(request) as store:
         for address, container_id, interface in store.reservations():
             if (container_id, interface) not in valid:

@@ -35,21 +35,29 @@ class Leases:
     def __init__(self, database: Database) -> None:
         self._leases: Collection[Lease] = Collection(database, "lease", encode=asdict, decode=_decode)
         self._running: set[str] = set()
+        self._abandoned: set[str] = set()
         self._lock = threading.Lock()
 
     def hold(self, reference: str, blobs: Iterable[str], layers: Iterable[str] = ()) -> None:
         """Keep these, beside what the reference holds already."""
         with self._lock:
             self._running.add(reference)
+            self._abandoned.discard(reference)
             held = self._leases.find(reference) or Lease(reference, (), (), 0)
             merged = (tuple({*held.blobs, *blobs}), tuple({*held.layers, *layers}))
             self._leases.put(reference, Lease(reference, *merged, time.time()))
 
     def end(self, reference: str) -> None:
-        """The pull has succeeded, or will never: what no image names is garbage."""
+        """The pull has succeeded, or what it had brought has been removed."""
         with self._lock:
             self._running.discard(reference)
             self._leases.delete(reference)
+            self._abandoned.discard(reference)
+
+    def abandon(self, reference: str) -> None:
+        """The pull will never succeed: what it has brought is garbage. Writes nothing, for the disk may be full."""
+        with self._lock:
+            self._abandoned.add(reference)
 
     def suspend(self, reference: str) -> None:
         """The pull broke off and may be taken up again."""
@@ -63,6 +71,8 @@ class Leases:
             blobs: set[str] = set()
             layers: set[str] = set()
             for lease in self._leases.all():
+                if lease.reference in self._abandoned:
+                    continue
                 if lease.reference not in self._running and abs(time.time() - lease.renewed) > _KEPT_SECONDS:
                     self._leases.delete(lease.reference)
                     continue

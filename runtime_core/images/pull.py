@@ -22,6 +22,7 @@ from runtime_core.errors import (
     ResourceExhausted,
     TrivetError,
     Unavailable,
+    from_oserror,
 )
 from runtime_core.images import manifest
 from runtime_core.images.auth_challenge import Credentials
@@ -210,3 +211,5 @@ def _naming(reference: Reference) -> Iterator[None]:
         yield
     except TrivetError as error:
         raise type(error)(f"{reference}: {error}") from error
+    except OSError as error:
+        raise from_oserror(error, str(reference)) from error

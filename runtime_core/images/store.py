@@ -94,8 +94,9 @@ class Images:
                 self._leases.suspend(name)
                 raise
             except BaseException:
-                self._leases.end(name)
+                self._leases.abandon(name)
                 self.collect_garbage(self._snapshotter.layers_in_use())
+                self._leases.end(name)
                 raise
             self._leases.end(name)
         return image

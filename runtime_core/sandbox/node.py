@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime_core.errors import NotFound
+from runtime_core.errors import FailedPrecondition, NotFound
 from runtime_core.images.store import Images
 from runtime_core.interfaces.network import Network, PodNetwork
 from runtime_core.interfaces.runtime import ContainerExit, PodSpec, Runtime
@@ -89,7 +89,8 @@ class Node:
     def runtime(self, handler: str) -> Runtime:
         runtime = self.runtimes.get(handler)
         if runtime is None:
-            raise NotFound(f"runtime handler {handler!r} is not configured")
+            # Not NotFound: a kubelet would take the pod that it asks about for gone.
+            raise FailedPrecondition(f"runtime handler {handler!r} is not configured")
         return runtime
 
     def runtime_of(self, sandbox_id: str) -> Runtime:

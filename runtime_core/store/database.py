@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runtime_core.errors import DataLoss, FailedPrecondition
+from runtime_core.errors import DataLoss, FailedPrecondition, ResourceExhausted
 from runtime_core.store.locks import lock_file
 
 #: One entry per schema version; a newer program runs those that a file has not seen.
@@ -53,10 +53,13 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                if self._connection.in_transaction:  # a full disk has ended it already
+                    self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                    raise ResourceExhausted(f"{self._path}: {error}") from error
                 raise
-            self._connection.execute("COMMIT")
 
     def read(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._mutex:

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -119,21 +121,69 @@ def test_a_mistake_in_the_configuration_file(text: str, complaint: str, tmp_path
 
 def test_a_configuration_file_is_obeyed(tmp_path: Path) -> None:
     """Socket, directories and a handler of one's own; an option wins over the file."""
-    keys = {"listen": f"unix://{tmp_path}/file.sock", "root": tmp_path / "root", "state": tmp_path / "state", "network": "none"}
+    with _daemon(tmp_path, "runtime-handlers: {mine: {}}", f"--listen=unix://{tmp_path}/option.sock") as runtime:
+        status = runtime.Status(api.StatusRequest())
+        assert (tmp_path / "option.sock").is_socket()
+        assert not (tmp_path / "file.sock").exists()
+    assert {handler.name for handler in status.runtime_handlers} == {"", "trivet", "mine"}
+
+
+def test_a_pod_whose_handler_is_configured_no_more_is_left_alone(tmp_path: Path) -> None:
+    """It is not ready, and its monitor lives; with the handler there again it can be removed."""
+    with _daemon(tmp_path, "runtime-handlers: {mine: {runtime: native}}") as runtime:
+        config = api.PodSandboxConfig(
+            metadata=api.PodSandboxMetadata(name="p", uid="u", namespace="n"),
+            linux=api.LinuxPodSandboxConfig(cgroup_parent=f"/trivet-start-{os.getpid()}"),
+        )
+        pod = runtime.RunPodSandbox(api.RunPodSandboxRequest(config=config, runtime_handler="mine")).pod_sandbox_id
+    directory = tmp_path / "state" / "pods" / pod
+    with _daemon(tmp_path, "") as runtime:
+        (found,) = runtime.ListPodSandbox(api.ListPodSandboxRequest()).items
+        assert (found.id, found.state) == (pod, api.SANDBOX_NOTREADY)
+        with pytest.raises(grpc.RpcError) as refused:
+            runtime.StopPodSandbox(api.StopPodSandboxRequest(pod_sandbox_id=pod))
+        assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert "runtime handler 'mine' is not configured" in refused.value.details()
+        assert _listens(directory)
+    with _daemon(tmp_path, "runtime-handlers: {mine: {runtime: native}}") as runtime:
+        runtime.StopPodSandbox(api.StopPodSandboxRequest(pod_sandbox_id=pod))
+        runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod))
+    assert not directory.exists()
+    assert list((tmp_path / "state" / "netns").iterdir()) == []
+
+
+def _listens(directory: Path) -> bool:
+    """Whether the pod's monitor does; by a descriptor, since the path may be too long for a socket."""
+    descriptor = os.open(directory, os.O_PATH)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+            return probe.connect_ex(f"/proc/self/fd/{descriptor}/monitor.sock") == 0
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _daemon(directory: Path, configuration: str, *options: str) -> Iterator[Any]:
+    """The runtime service of a daemon that runs in the block."""
+    keys = {
+        "listen": f"unix://{directory}/file.sock",
+        "root": directory / "root",
+        "state": directory / "state",
+        "network": "none",
+    }
     text = "".join(f"{key}: {value}\n" for key, value in keys.items())
-    (tmp_path / "config.yaml").write_text(text + "runtime-handlers: {mine: {runtime: native}}")
-    command = [sys.executable, "-m", "cri", "serve", "--config", f"{tmp_path}/config.yaml"]
-    command.append(f"--listen=unix://{tmp_path}/option.sock")
+    (directory / "config.yaml").write_text(text + configuration)
+    command = [sys.executable, "-m", "cri", "serve", "--config", f"{directory}/config.yaml", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_ROOT) as daemon:
         try:
             assert daemon.stdout is not None
-            assert f"ready on {tmp_path}/option.sock" in daemon.stdout.readline()
-            with grpc.insecure_channel(f"unix://{tmp_path}/option.sock") as channel:
-                status = api_pb2_grpc.RuntimeServiceStub(channel).Status(api.StatusRequest())  # type: ignore[no-untyped-call]
+            path = daemon.stdout.readline().removeprefix("trivet-cri is ready on ").strip()
+            with grpc.insecure_channel(f"unix://{path}") as channel:
+                yield api_pb2_grpc.RuntimeServiceStub(channel)  # type: ignore[no-untyped-call]
         finally:
             daemon.terminate()
-    assert {handler.name for handler in status.runtime_handlers} == {"", "trivet", "mine"}
-    assert not (tmp_path / "option.sock").exists()
+    assert daemon.returncode == 0
+    assert not os.path.exists(path)
 
 
 @pytest.mark.parametrize("shared", ["listen", "root", "state"])

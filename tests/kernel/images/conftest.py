@@ -64,6 +64,9 @@ class Store:
         self.open(**options)
         self.images.collect_garbage(self.snapshotter.layers_in_use())
 
+    def close(self) -> None:
+        self.database.close()
+
     def blobs(self) -> set[str]:
         return {f"sha256:{path.name}" for path in (self.directory / "content" / "blobs" / "sha256").iterdir()}
 
@@ -84,7 +87,7 @@ def launcher() -> Iterator[Launcher]:
 def store(tmp_path: Path, launcher: Launcher) -> Iterator[Store]:
     store = Store(tmp_path / "store", launcher)
     yield store
-    store.database.close()
+    store.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from runtime_core.errors import (
     TrivetError,
     Unavailable,
 )
+from runtime_core.launcher.client import Launcher
 from tests.kernel.images.conftest import LARGEST_LAYER, LAYER_TYPE, Store, digest, large_layer, layer
 from tests.support.hostile_registry import (
     HostileRegistry,
@@ -281,3 +284,22 @@ def test_what_is_left_of_a_blob_that_has_changed_is_fetched_anew(store: Store, r
     partial.write_bytes(other[0][:5000])
     registry.misbehave(digest(other[0]), refuse(416), 1)
     assert store.images.pull(reference).tags == (reference,)
+
+
+@pytest.mark.parametrize("size", ["1m", "3500k"])
+def test_a_full_disk_is_said_and_given_back(size: str, tmp_path: Path, launcher: Launcher, registry: HostileRegistry) -> None:
+    """Full by the blob, or by what is unpacked of it: ResourceExhausted, everything freed, and a small image still comes."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(directory)], check=True)
+    try:
+        store = Store(directory, launcher)
+        reference = registry.put_image("t/x", "1", [large_layer(size=2 << 20)], {})
+        with pytest.raises(ResourceExhausted, match="No space left on device") as refused:
+            store.images.pull(reference)
+        assert str(refused.value).startswith(f"{reference}: ")
+        assert store.left() == []
+        assert store.images.pull(registry.put_image("t/y", "1", [_SMALL], {})).tags
+        store.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)

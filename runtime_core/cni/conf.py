@@ -52,7 +52,24 @@ def candidates(directory: Path) -> list[Path]:
 
 
 def load(path: Path) -> NetworkList:
-    """A .conflist, or a single configuration wrapped as a list."""
+    """A .conflist, with the plugins of the directory beside it that has the network's name; or a single configuration
+    wrapped as a list."""
+    document = _read(path)
+    if isinstance(document, dict) and "type" not in document and not _truth(document, "loadOnlyInlinedPlugins", str(path)):
+        document = {**document, "plugins": _plugins(document, path)}
+    return parse(document, str(path))
+
+
+def _plugins(document: dict[str, Any], path: Path) -> Any:
+    """What the list itself has, and then what others have put into its directory, by file name."""
+    name, plugins = document.get("name"), document.get("plugins", [])
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(plugins, list):
+        return plugins  # refused in a moment
+    beside = path.parent / name
+    return [*plugins, *(_read(file) for file in candidates(beside) if file.suffix == ".conf")]
+
+
+def _read(path: Path) -> Any:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
             raise InvalidArgument(f"{path}: not a file")
@@ -63,10 +80,9 @@ def load(path: Path) -> NetworkList:
     if len(text) > _MOST_BYTES:
         raise InvalidArgument(f"{path}: larger than {_MOST_BYTES} bytes")
     try:
-        document = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{path}: {error}") from error
-    return parse(document, str(path))
 
 
 def parse(document: Any, where: str) -> NetworkList:

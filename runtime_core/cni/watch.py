@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -77,8 +78,10 @@ class WatchedDirectory:
         while not above.is_dir():
             above = above.parent
         watches = [(above, _ENTRIES | _ITSELF)]
-        if self._directory.is_dir():
-            watches.append((self._directory, _ENTRIES | _ITSELF | _CONTENTS))
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            # Beside a list there may be a directory with more plugins of it.
+            below = [entry for entry in self._directory.iterdir() if entry.is_dir()]
+            watches += [(path, _ENTRIES | _ITSELF | _CONTENTS) for path in (self._directory, *below)]
         return all(self._libc.inotify_add_watch(notifier, os.fsencode(path), events) >= 0 for path, events in watches)
 
     def _refresh(self) -> None:

@@ -86,6 +86,39 @@ def test_the_first_valid_file_by_name_is_taken(tmp_path: Path) -> None:
     assert network.name == "first"
 
 
+def test_plugins_from_the_directory_of_the_network(tmp_path: Path) -> None:
+    """They follow the list's own, by file name; a list may have none of its own."""
+    (tmp_path / "good").mkdir()
+    _write(tmp_path / "good" / "20-b.conf", {"type": "b"})
+    _write(tmp_path / "good" / "10-a.conf", {"type": "a"})
+    _write(tmp_path / "good" / "30-list.conflist", {"type": "c"})
+    for document in (_GOOD, {"cniVersion": "1.0.0", "name": "good"}):
+        _write(tmp_path / "10.conflist", document)
+        network = conf.load(tmp_path / "10.conflist")
+        assert [plugin["type"] for plugin in network.plugins] == ["bridge", "a", "b"][0 if document is _GOOD else 1 :]
+
+
+def test_only_inlined_plugins(tmp_path: Path) -> None:
+    """The directory is not looked at; then the list must have plugins."""
+    (tmp_path / "good").mkdir()
+    _write(tmp_path / "good" / "10-a.conf", {"type": "a"})
+    _write(tmp_path / "10.conflist", {**_GOOD, "loadOnlyInlinedPlugins": True})
+    assert [plugin["type"] for plugin in conf.load(tmp_path / "10.conflist").plugins] == ["bridge"]
+    _write(tmp_path / "10.conflist", {"cniVersion": "1.0.0", "name": "good", "loadOnlyInlinedPlugins": True})
+    with pytest.raises(InvalidArgument, match="plugins is missing"):
+        conf.load(tmp_path / "10.conflist")
+
+
+@pytest.mark.parametrize("content", ["{", '{"type": "../evil"}', "[]"])
+def test_a_bad_plugin_in_the_directory_spoils_the_list(tmp_path: Path, content: str) -> None:
+    """A pod is not connected by half of a chain."""
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "10-a.conf").write_text(content)
+    _write(tmp_path / "10.conflist", _GOOD)
+    with pytest.raises(InvalidArgument, match=r"10-a.conf|plugins\[1\]"):
+        conf.load_first(tmp_path)
+
+
 def test_without_files_there_is_no_network(tmp_path: Path) -> None:
     """Nor without the directory."""
     assert conf.load_first(tmp_path) is None

@@ -121,6 +121,18 @@ def test_a_directory_that_is_a_link(node: Node, make: Make) -> None:
     _until(network, "no uplink")
 
 
+def test_a_plugin_that_is_added_to_the_networks_own_directory(node: Node, make: Make) -> None:
+    """It is in the chain of the next pod."""
+    node.plugin("one")
+    node.plugin("two", _NOT_READY)
+    _write(node, node.document("one"))
+    network = make()
+    _until_ready(network)
+    (node.conf / "net").mkdir()
+    (node.conf / "net" / "10-two.conf").write_text('{"type": "two"}')
+    _until(network, "no uplink")
+
+
 def test_where_inotify_is_refused_it_polls(node: Node, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its instances are limited by user; the configuration is found all the same."""
     monkeypatch.setattr("runtime_core.cni.watch._POLL_SECONDS", 0.05)

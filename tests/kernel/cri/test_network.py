@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from cri.api.v1 import api_pb2 as api
@@ -80,3 +81,26 @@ def test_a_restarted_daemon_warns_of_a_pod_whose_network_is_broken(node: DemoNod
     for pod in (broken, sound):
         status = node.runtime().PodSandboxStatus(api.PodSandboxStatusRequest(pod_sandbox_id=pod)).status
         assert status.state == api.SANDBOX_READY
+
+
+def test_a_pod_whose_add_and_del_fail_is_released_when_the_plugin_is_mended(node: DemoNode) -> None:
+    """RunPodSandbox says what ADD said and leaves no pod; what DEL could not release, the next start does."""
+    diary = node.directory / "diary"
+    (node.directory / "bin").mkdir()
+    plugin = node.directory / "bin" / "fragile"
+    plugin.write_text('#!/bin/sh\necho \'{"code": 100, "msg": "broken \'$CNI_COMMAND\'"}\'; exit 1\n')
+    plugin.chmod(0o755)
+    document = {"cniVersion": "1.0.0", "name": "up", "plugins": [{"type": "fragile"}]}
+    (node.directory / "cni" / "00-first.conflist").write_text(json.dumps(document))
+    node.start()
+    with pytest.raises(grpc.RpcError) as raised:
+        _run_pod(node, "unlucky")
+    assert "CNI plugin fragile ADD: broken ADD" in raised.value.details()
+    assert list(node.runtime().ListPodSandbox(api.ListPodSandboxRequest()).items) == []
+    assert list((node.directory / "state" / "netns").iterdir()) == []
+    (cached,) = (node.directory / "state" / "cni").iterdir()
+    node.kill()
+    plugin.write_text(f"#!/bin/sh\necho $CNI_COMMAND $CNI_CONTAINERID >> {diary}\n")
+    node.start()
+    assert diary.read_text() == f"DEL {cached.name.partition(':')[0]}\n"
+    assert list((node.directory / "state" / "cni").iterdir()) == []

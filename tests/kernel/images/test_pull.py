@@ -242,7 +242,57 @@ def test_an_image_that_may_not_run_is_not_fetched(store: Store, registry: Hostil
     assert store.left() == []
 
 
+# -- mirrors
+
+
+def _hosts(store: Store, domain: str, *mirrors: HostileRegistry | str, server: HostileRegistry | str) -> None:
+    directory = store.directory / "registries" / domain
+    directory.mkdir(parents=True)
+    names = [mirror if isinstance(mirror, str) else f"http://{mirror.host}" for mirror in mirrors]
+    end = server if isinstance(server, str) else f"http://{server.host}"
+    tables = "".join(f'[host."{name}"]\n' for name in names)
+    (directory / "hosts.toml").write_text(f'server = "{end}"\n{tables}')
+
+
+def test_a_mirror_is_asked_first_and_told_for_whom(store: Store, registry: HostileRegistry, elsewhere: HostileRegistry) -> None:
+    """The registry itself is asked for what the mirror does not have, and for nothing else."""
+    first, second = layer("first"), layer("second")
+    registry.put_image("t/x", "1", [first, second], {})
+    elsewhere.put_image("t/x", "1", [first, second], {})
+    _hosts(store, "r.example", elsewhere, server=registry)
+    elsewhere.misbehave(digest(second[0]), refuse(404))
+    assert store.images.pull("r.example/t/x:1").tags == ("r.example/t/x:1",)
+    assert all(asked.path.endswith("?ns=r.example") for asked in elsewhere.asked)
+    assert [asked.path for asked in registry.asked] == [f"/v2/t/x/blobs/{digest(second[0])}"]
+
+
+def test_a_mirror_that_is_away_is_passed_over(store: Store, registry: HostileRegistry) -> None:
+    """What is said is what the registry itself says."""
+    registry.put_image("t/x", "1", [_SMALL], {})
+    _hosts(store, "r.example", "http://127.0.0.1:1", server=registry)
+    assert store.images.pull("r.example/t/x:1").tags == ("r.example/t/x:1",)
+    with pytest.raises(NotFound, match=f"r.example/t/none:1: manifests/1 on {registry.host}: HTTP 404"):
+        store.images.pull("r.example/t/none:1")
+
+
 # -- names
+
+
+@pytest.mark.parametrize(
+    "text", ["app", "app:latest", "library/app", "docker.io/app", "docker.io/library/app:latest", "index.docker.io/app"]
+)
+def test_a_short_name_is_one_of_docker_io(text: str, store: Store, registry: HostileRegistry) -> None:
+    """Pulled, listed and found by its whole name, as a kubelet expects it."""
+    registry.put_image("library/app", "latest", [_SMALL], {})
+    manifest = digest(registry.answer("/v2/library/app/manifests/latest")[1])  # type: ignore[index]
+    _hosts(store, "docker.io", server=registry)
+    image = store.images.pull(text)
+    assert image.tags == ("docker.io/library/app:latest",)
+    assert image.digests == (f"docker.io/library/app@{manifest}",)
+    for name in ("app", "docker.io/library/app", "docker.io/app:latest", f"app@{manifest}", f"app:other@{manifest}"):
+        assert store.images.find(name) == image
+    assert store.images.find("app:other") is None
+    assert store.images.find(f"{registry.host}/library/app") is None
 
 
 def test_an_image_is_found_by_every_name_it_was_pulled_by(store: Store, registry: HostileRegistry) -> None:

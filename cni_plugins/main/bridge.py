@@ -162,7 +162,9 @@ def gc(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    Options(request)
+    options = Options(request)
+    if options.ip_masq:
+        packet_filter(request.packet_filter).masqueraded()  # an error where the kernel lacks what it needs
     if request.section("ipam"):
         request.ipam("STATUS")
 

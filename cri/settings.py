@@ -12,6 +12,7 @@ from runtime_core.errors import InvalidArgument
 
 #: a DNS label, as Kubernetes has it
 _HANDLER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LONGEST_SILENCE = 86400
 DEFAULT_FILE = Path("/etc/trivet/config.yaml")
 
 
@@ -54,9 +55,10 @@ class Settings:
             if name and not _HANDLER.fullmatch(name):
                 raise InvalidArgument(f"runtime-handlers: {name!r} cannot be a RuntimeClass's handler")
 
-        for key, value in (("pull-silence", self.pull_silence), ("largest-layer", self.largest_layer)):
-            if not value > 0:
-                raise InvalidArgument(f"{key}: {value} is not positive")
+        if not 0 < self.pull_silence <= _LONGEST_SILENCE:
+            raise InvalidArgument(f"pull-silence: {self.pull_silence} is not between 0 and {_LONGEST_SILENCE} seconds")
+        if self.largest_layer <= 0:
+            raise InvalidArgument(f"largest-layer: {self.largest_layer} is not positive")
 
     def handlers(self) -> dict[str, RuntimeHandler]:
         return {**HANDLERS, **self.runtime_handlers}

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from runtime_core.errors import InvalidArgument
 
+_REALM = re.compile(r"https?://[^/?#@\s]+([/?][^#\s]*)?")
 _PARAMETER = re.compile(r'([a-zA-Z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
@@ -48,17 +49,33 @@ class Challenge:
     scheme: str
     parameters: dict[str, str]
 
-    def token_url(self, scope: str, username: str) -> str:
-        """Where to get a bearer token; its realm must be an http(s) URL."""
+    @property
+    def realm(self) -> str:
+        """URL of the token server."""
         realm = self.parameters.get("realm", "")
-        if not realm.startswith(("https://", "http://")):
+        if not _REALM.fullmatch(realm):
             raise InvalidArgument(f"the registry's token realm {realm!r} is not a URL")
+        return realm
+
+    def token_url(self, scope: str, username: str) -> str:
+        """Where a GET is answered with a bearer token."""
+        realm = self.realm
         query = {"scope": self.parameters.get("scope") or scope}
         if "service" in self.parameters:
             query["service"] = self.parameters["service"]
         if username:
             query["account"] = username
         return realm + ("&" if "?" in realm else "?") + urlencode(query)
+
+    def token_form(self, scope: str, refresh_token: str) -> dict[str, str]:
+        """What a POST to the realm is answered with a bearer token for (RFC 6749, section 6)."""
+        return {
+            "grant_type": "refresh_token",
+            "client_id": "trivet",
+            "service": self.parameters.get("service", ""),
+            "scope": self.parameters.get("scope") or scope,
+            "refresh_token": refresh_token,
+        }
 
 
 def parse_challenge(header: str) -> Challenge | None:

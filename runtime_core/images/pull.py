@@ -28,7 +28,7 @@ from runtime_core.images import manifest
 from runtime_core.images.auth_challenge import Credentials
 from runtime_core.images.content import ContentStore, Hasher
 from runtime_core.images.hosts import endpoints
-from runtime_core.images.http_get import Response
+from runtime_core.images.http_request import Response
 from runtime_core.images.leases import Leases
 from runtime_core.images.reference import Reference
 from runtime_core.images.registry_client import Registry

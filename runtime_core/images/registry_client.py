@@ -1,7 +1,7 @@
 """The pull side of the OCI distribution specification: a repository on a list of endpoints.
 
 One `Registry` per pull. Credentials go to the registry that they are for and to its token
-server, never to where a redirect leads (runtime_core.images.http_get).
+server, never to where a redirect leads (runtime_core.images.http_request).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import time
 from urllib.parse import quote, urlsplit
 
 from runtime_core.errors import DataLoss, InvalidArgument, NotFound, OutOfRange, PermissionDenied, TrivetError, Unavailable
-from runtime_core.images.auth_challenge import Credentials, parse_challenge
+from runtime_core.images.auth_challenge import Challenge, Credentials, parse_challenge
 from runtime_core.images.hosts import Endpoint
-from runtime_core.images.http_get import Http, Response
+from runtime_core.images.http_request import Http, Response
 from runtime_core.images.reference import Reference
 
 MANIFEST_TYPES = (
@@ -114,18 +114,15 @@ class Registry:
             if challenge.scheme == "basic" and self._credentials.basic:
                 return self._credentials.basic
             if challenge.scheme == "bearer":
-                scope = f"repository:{self._reference.path}:pull"
-                url = challenge.token_url(scope, self._credentials.username)
-                return f"Bearer {self._token(endpoint, url)}"
+                return f"Bearer {self._token(endpoint, challenge)}"
         raise PermissionDenied(f"{endpoint.host} wants credentials, and there are none that it takes")
 
-    def _token(self, endpoint: Endpoint, url: str) -> str:
-        server = urlsplit(url)
+    def _token(self, endpoint: Endpoint, challenge: Challenge) -> str:
+        server = urlsplit(challenge.realm)
         if (endpoint.scheme, server.scheme) == ("https", "http"):
             raise InvalidArgument(f"{endpoint.host} names a token server without TLS, {server.netloc}")
-        secrets = {"Authorization": self._credentials.basic} if self._credentials.basic else {}
         asked = endpoint if server.netloc == endpoint.host else dataclasses.replace(endpoint, host=server.netloc, client=())
-        with self._http.get(asked, url, {}, secrets) as response:
+        with self._ask_for_token(asked, challenge) as response:
             if response.status in _PASSING:
                 raise Unavailable(f"the token server {server.netloc} answers HTTP {response.status}")
             if response.status != http.client.OK:
@@ -139,6 +136,13 @@ class Registry:
         if not isinstance(token, str) or not token.isprintable() or not token:
             raise PermissionDenied(f"the token server {server.netloc} sent no token")
         return token
+
+    def _ask_for_token(self, server: Endpoint, challenge: Challenge) -> Response:
+        scope, credentials = f"repository:{self._reference.path}:pull", self._credentials
+        if credentials.identity_token:
+            return self._http.post(server, challenge.realm, challenge.token_form(scope, credentials.identity_token))
+        secrets = {"Authorization": credentials.basic} if credentials.basic else {}
+        return self._http.get(server, challenge.token_url(scope, credentials.username), {}, secrets)
 
 
 def _secrets(endpoint: Endpoint, authorization: str) -> dict[str, str]:

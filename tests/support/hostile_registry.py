@@ -66,6 +66,10 @@ class HostileRegistry(Registry):
 class Handler(_Handler):
     registry: HostileRegistry  # type: ignore[assignment]
 
+    def do_POST(self) -> None:
+        self.form = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.do_GET()
+
     def do_GET(self) -> None:
         self.registry.asked.append(Asked(self.path, dict(self.headers)))
         act = self.registry.rule(self.path)

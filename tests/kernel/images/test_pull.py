@@ -7,6 +7,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -149,6 +150,29 @@ def test_a_token_of_the_callers_own_is_used_as_it_is(store: Store, registry: Hos
     _wants_token(registry, elsewhere)
     assert store.images.pull(reference, Credentials(registry_token="t0k3n")).tags == (reference,)
     assert elsewhere.asked == []
+
+
+def test_an_identity_token_is_exchanged_for_one(store: Store, registry: HostileRegistry, elsewhere: HostileRegistry) -> None:
+    """AuthConfig.identity_token, by a form; neither it nor anything else goes to the registry, or where a redirect leads."""
+    reference = registry.put_image("t/x", "1", [_SMALL], {})
+    _wants_token(registry, elsewhere)
+    forms: list[dict[str, list[str]]] = []
+
+    def exchange(handler: Any) -> None:
+        forms.append(parse_qs(handler.form, keep_blank_values=True))
+        say(b'{"access_token": "t0k3n"}')(handler)
+
+    elsewhere.misbehave("/token", exchange)
+    assert store.images.pull(reference, Credentials(identity_token="refresh me")).tags == (reference,)
+    assert forms == [
+        {"grant_type": ["refresh_token"], "client_id": ["trivet"], "service": ["s"], "scope": ["repository:t/x:pull"],
+         "refresh_token": ["refresh me"]},
+    ]  # fmt: skip
+    assert _secrets(registry) == {"Bearer t0k3n"}
+    elsewhere.misbehave("/token", redirect(f"http://{registry.host}/steal"))
+    with pytest.raises(PermissionDenied, match="refuses: HTTP 307"):
+        store.images.pull(f"{reference}9", Credentials(identity_token="refresh me"))
+    assert registry.count("/steal") == 0
 
 
 # -- how often

@@ -32,6 +32,17 @@ def test_handlers_come_beside_the_built_in_ones(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "text", ["pull-silence: 0", "pull-silence: -1", "pull-silence: .inf", "pull-silence: .nan", "largest-layer: 0"]
+)
+def test_a_limit_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    """By its key."""
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidArgument, match=f"{file}: {text.partition(':')[0]}: "):
+        config.load(Settings, file)
+
+
 @pytest.mark.parametrize("name", ["Runc", "a_b", "-a", "a" * 64, "a/b", "a.b"])
 def test_a_handler_that_no_runtime_class_can_name_is_refused(name: str, tmp_path: Path) -> None:
     """With file and key."""

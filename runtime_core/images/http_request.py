@@ -1,4 +1,4 @@
-"""One GET over http.client: redirects followed, secrets for the first host alone, silence bounded.
+"""One request over http.client: redirects followed, secrets for the first host alone, silence bounded.
 
 A redirect may lead to another host, which then gets neither credentials nor configured
 headers nor the client's certificate (CVE-2020-15157), and never from https to http.
@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from runtime_core.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from runtime_core.images.hosts import Endpoint
@@ -97,6 +97,14 @@ class Http:
             parts = _follow(first, parts, response.headers.get("Location", ""))
         raise Unavailable(f"{endpoint.host} redirects more than {_MOST_REDIRECTS} times")
 
+    def post(self, endpoint: Endpoint, url: str, form: Mapping[str, str]) -> Response:
+        """A form, which may hold secrets: a redirect is an answer, and not followed."""
+        parts = urlsplit(url)
+        connection = self._connect(endpoint, parts, is_redirected=False)
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        response = _ask(connection, parts, headers, urlencode(form).encode())
+        return Response(connection, response, parts.netloc, is_redirected=False)
+
     def _connect(self, endpoint: Endpoint, parts: SplitResult, *, is_redirected: bool) -> http.client.HTTPConnection:
         try:
             if parts.scheme == "https":
@@ -131,9 +139,12 @@ def _follow(first: SplitResult, present: SplitResult, location: str) -> SplitRes
     return parts
 
 
-def _ask(connection: http.client.HTTPConnection, parts: SplitResult, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+def _ask(
+    connection: http.client.HTTPConnection, parts: SplitResult, headers: Mapping[str, str], body: bytes | None = None
+) -> http.client.HTTPResponse:
     try:
-        connection.request("GET", parts.path + (f"?{parts.query}" if parts.query else ""), headers=dict(headers))
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        connection.request("GET" if body is None else "POST", path, body, dict(headers))
         return connection.getresponse()
     except TimeoutError as error:
         connection.close()

@@ -33,10 +33,17 @@ class ContentStore:
         return self.path(digest).exists()
 
     def read(self, digest: str) -> bytes:
+        """A small blob; one that has been damaged on the disk is removed, so that it can be fetched again."""
         try:
-            return self.path(digest).read_bytes()
+            content = self.path(digest).read_bytes()
         except FileNotFoundError:
             raise NotFound(f"blob {digest} is not in the content store") from None
+        hasher = Hasher(digest)
+        hasher.update(content)
+        if hasher.digest() != digest:
+            self.remove(digest)
+            raise DataLoss(f"blob {digest} was damaged on the disk and has been removed: it has the digest {hasher.digest()}")
+        return content
 
     def put(self, digest: str, content: bytes) -> None:
         """Store what is in memory; DataLoss when it is not what `digest` says."""

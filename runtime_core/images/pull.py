@@ -130,7 +130,12 @@ class Puller:
         if blob.size > _MOST_CONFIG:
             raise ResourceExhausted(f"the configuration {blob.digest} has {blob.size} bytes, the limit is {_MOST_CONFIG}")
         self._fetch(registry, blob, threading.Event())
-        return manifest.parse_config(self._content.read(blob.digest), len(image_manifest.layers))
+        try:
+            body = self._content.read(blob.digest)
+        except DataLoss:  # an old copy, damaged
+            self._fetch(registry, blob, threading.Event())
+            body = self._content.read(blob.digest)
+        return manifest.parse_config(body, len(image_manifest.layers))
 
     def _bring(self, registry: Registry, layers: tuple[manifest.Descriptor, ...], diff_ids: list[str], chains: list[str]) -> None:
         given_up = threading.Event()

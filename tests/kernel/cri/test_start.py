@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import pytest
 
 from cri.api.v1 import api_pb2 as api
 from cri.api.v1 import api_pb2_grpc
+from tests.support.hostile_registry import HostileRegistry, hang
+from trivet.demo import image as demo_image
 from trivet.demo.node import DemoNode
 
 _ROOT = Path(__file__).parents[3]
@@ -121,33 +124,53 @@ def test_a_mistake_in_the_configuration_file(text: str, complaint: str, tmp_path
 
 def test_a_configuration_file_is_obeyed(tmp_path: Path) -> None:
     """Socket, directories and a handler of one's own; an option wins over the file."""
-    with _daemon(tmp_path, "runtime-handlers: {mine: {}}", f"--listen=unix://{tmp_path}/option.sock") as runtime:
-        status = runtime.Status(api.StatusRequest())
+    with _daemon(tmp_path, "runtime-handlers: {mine: {}}", f"--listen=unix://{tmp_path}/option.sock") as channel:
+        status = _runtime(channel).Status(api.StatusRequest())
         assert (tmp_path / "option.sock").is_socket()
         assert not (tmp_path / "file.sock").exists()
     assert {handler.name for handler in status.runtime_handlers} == {"", "trivet", "mine"}
 
 
+def test_limits_of_pulls_are_obeyed(tmp_path: Path) -> None:
+    """A registry's silence, and what a layer may have unpacked."""
+    registry = HostileRegistry()
+    blob, tar, kind = demo_image.build_layer()
+    reference = registry.put_image("t/x", "1", [(blob, tar, kind)], {})
+    registry.misbehave(f"sha256:{hashlib.sha256(blob).hexdigest()}", hang(10), 3)
+    pull = api.PullImageRequest(image=api.ImageSpec(image=reference))
+    try:
+        with _daemon(tmp_path, "pull-silence: 0.2\nlargest-layer: 4096") as channel:
+            images = api_pb2_grpc.ImageServiceStub(channel)  # type: ignore[no-untyped-call]
+            with pytest.raises(grpc.RpcError, match="has sent nothing for 0.2 s") as refused:
+                images.PullImage(pull)
+            assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            with pytest.raises(grpc.RpcError, match="larger than the limit of 4096 bytes") as refused:
+                images.PullImage(pull)
+            assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    finally:
+        registry.close()
+
+
 def test_a_pod_whose_handler_is_configured_no_more_is_left_alone(tmp_path: Path) -> None:
     """It is not ready, and its monitor lives; with the handler there again it can be removed."""
-    with _daemon(tmp_path, "runtime-handlers: {mine: {runtime: native}}") as runtime:
+    with _daemon(tmp_path, "runtime-handlers: {mine: {runtime: native}}") as channel:
         config = api.PodSandboxConfig(
             metadata=api.PodSandboxMetadata(name="p", uid="u", namespace="n"),
             linux=api.LinuxPodSandboxConfig(cgroup_parent=f"/trivet-start-{os.getpid()}"),
         )
-        pod = runtime.RunPodSandbox(api.RunPodSandboxRequest(config=config, runtime_handler="mine")).pod_sandbox_id
+        pod = _runtime(channel).RunPodSandbox(api.RunPodSandboxRequest(config=config, runtime_handler="mine")).pod_sandbox_id
     directory = tmp_path / "state" / "pods" / pod
-    with _daemon(tmp_path, "") as runtime:
-        (found,) = runtime.ListPodSandbox(api.ListPodSandboxRequest()).items
+    with _daemon(tmp_path, "") as channel:
+        (found,) = _runtime(channel).ListPodSandbox(api.ListPodSandboxRequest()).items
         assert (found.id, found.state) == (pod, api.SANDBOX_NOTREADY)
         with pytest.raises(grpc.RpcError) as refused:
-            runtime.StopPodSandbox(api.StopPodSandboxRequest(pod_sandbox_id=pod))
+            _runtime(channel).StopPodSandbox(api.StopPodSandboxRequest(pod_sandbox_id=pod))
         assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
         assert "runtime handler 'mine' is not configured" in refused.value.details()
         assert _listens(directory)
-    with _daemon(tmp_path, "runtime-handlers: {mine: {runtime: native}}") as runtime:
-        runtime.StopPodSandbox(api.StopPodSandboxRequest(pod_sandbox_id=pod))
-        runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod))
+    with _daemon(tmp_path, "runtime-handlers: {mine: {runtime: native}}") as channel:
+        _runtime(channel).StopPodSandbox(api.StopPodSandboxRequest(pod_sandbox_id=pod))
+        _runtime(channel).RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod))
     assert not directory.exists()
     assert list((tmp_path / "state" / "netns").iterdir()) == []
 
@@ -162,9 +185,13 @@ def _listens(directory: Path) -> bool:
         os.close(descriptor)
 
 
+def _runtime(channel: grpc.Channel) -> Any:
+    return api_pb2_grpc.RuntimeServiceStub(channel)  # type: ignore[no-untyped-call]
+
+
 @contextmanager
-def _daemon(directory: Path, configuration: str, *options: str) -> Iterator[Any]:
-    """The runtime service of a daemon that runs in the block."""
+def _daemon(directory: Path, configuration: str, *options: str) -> Iterator[grpc.Channel]:
+    """To a daemon that runs in the block."""
     keys = {
         "listen": f"unix://{directory}/file.sock",
         "root": directory / "root",
@@ -179,7 +206,7 @@ def _daemon(directory: Path, configuration: str, *options: str) -> Iterator[Any]
             assert daemon.stdout is not None
             path = daemon.stdout.readline().removeprefix("trivet-cri is ready on ").strip()
             with grpc.insecure_channel(f"unix://{path}") as channel:
-                yield api_pb2_grpc.RuntimeServiceStub(channel)  # type: ignore[no-untyped-call]
+                yield channel
         finally:
             daemon.terminate()
     assert daemon.returncode == 0

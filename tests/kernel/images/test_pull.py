@@ -380,3 +380,13 @@ def test_an_image_whose_layer_has_gone_is_not_served(store: Store, registry: Hos
     store.reopen()
     assert store.images.all() == []
     assert store.images.pull(reference).chain_ids == image.chain_ids
+
+
+def test_a_configuration_that_the_disk_has_damaged_is_fetched_again(store: Store, registry: HostileRegistry) -> None:
+    """And nothing else of the image."""
+    reference = registry.put_image("t/x", "1", [_SMALL], {})
+    image = store.images.pull(reference)
+    (store.directory / "content" / "blobs" / image.id.replace(":", "/")).write_bytes(b"{}")
+    registry.behave()
+    assert store.images.pull(reference) == image
+    assert [asked.path for asked in registry.asked] == ["/v2/t/x/manifests/1", f"/v2/t/x/blobs/{image.id}"]

@@ -69,6 +69,8 @@ def _form(hint: Any) -> dict[str, Any]:
         return {"action": "append"}
     if typing.get_origin(hint) is Literal:
         return {"choices": typing.get_args(hint)}
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
     return {"type": _absolute if hint is Path else hint}
 
 

@@ -31,7 +31,7 @@ class _Settings:
     bin_dir: Annotated[tuple[str, ...], "more than one"] = ("/bin",)
     retries: Annotated[int, "how often"] = 3
     timeout: Annotated[float, "seconds"] = 1.5
-    is_strict: bool = False
+    is_strict: Annotated[bool, "or not"] = False
     pools: Mapping[str, _Pool] = field(default_factory=dict)
 
 
@@ -74,6 +74,12 @@ def test_the_later_file_wins_and_an_option_wins_over_all(tmp_path: Path) -> None
         config="retries: 1\ntimeout: 1\nlog-level: debug\nroot: /file\nbin-dir: [/c, /d]", b="timeout: 3", a="timeout: 2\nroot: /a",
     )  # fmt: skip
     assert found == _Settings(retries=9, timeout=3.0, log_level="debug", root=Path("/a"), bin_dir=("/a", "/b"))
+
+
+@pytest.mark.parametrize(("options", "is_strict"), [((), True), (("--is-strict",), True), (("--no-is-strict",), False)])
+def test_a_truth_is_an_option_without_a_value(options: tuple[str, ...], is_strict: bool, tmp_path: Path) -> None:
+    """And can be taken back."""
+    assert _settings(tmp_path, *options, config="is-strict: true").is_strict is is_strict
 
 
 def test_mappings_are_merged_deep_and_lists_are_replaced(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Cache:
         path = self._path(attachment.network, attachment.container_id, attachment.interface)
         temporary = path.with_name(f".{path.name}")
         try:
-            temporary.write_text(json.dumps(asdict(attachment)))
+            temporary.write_text(json.dumps({field.name: getattr(attachment, field.name) for field in fields(attachment)}))
             os.rename(temporary, path)
         except OSError as error:
             raise from_oserror(error, f"CNI cache {path}") from error

@@ -118,6 +118,9 @@ class CgroupV1:
         if not usage:
             raise NotFound(f"cgroup {path} does not exist")
         found["cpu_usage_ns"] = int(usage)
+        for line in self._read("cpu", path, "cpu.stat").splitlines():
+            if line.startswith("nr_throttled "):
+                found["cpu_throttled_periods"] = int(line.split()[1])
         memory = int(self._read("memory", path, "memory.usage_in_bytes") or 0)
         detail = dict(line.split(" ", 1) for line in self._read("memory", path, "memory.stat").splitlines())
         inactive = int(detail.get("total_inactive_file", 0))

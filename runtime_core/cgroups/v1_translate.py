@@ -57,7 +57,8 @@ def _pids(pids: dict[str, Any]) -> list[tuple[str, str, str]]:
     limit = pids.get("limit")
     if limit is None:
         return []
-    return [("pids", "pids.max", "max" if limit <= 0 else str(limit))]
+    text = _number(limit, "pids.limit")
+    return [("pids", "pids.max", "max" if limit <= 0 else text)]
 
 
 def _block_io(block: dict[str, Any]) -> list[tuple[str, str, str]]:

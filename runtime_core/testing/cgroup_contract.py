@@ -84,7 +84,8 @@ class Worker:
         return self.process.stdout.readline().strip()
 
     def has_answered(self) -> bool:
-        return bool(select.select([self.process.stdout], [], [], _FROZEN_MILLISECONDS / 1000)[0])
+        assert self.process.stdout
+        return bool(select.select([self.process.stdout.fileno()], [], [], _FROZEN_MILLISECONDS / 1000)[0])
 
     def end(self) -> int:
         self.process.kill()
@@ -203,18 +204,14 @@ class CgroupContract:
             cgroups.update(path, {"pids": {"limit": 10}})
 
     def test_kill_takes_all(self, cgroups: CgroupManager, path: str, worker: Callable[..., Worker]) -> None:
-        """With children and those in cgroups below; the cgroup stays."""
-        above, below = worker({}), Worker()
-        cgroups.create(f"{path}/a", {})
-        above.ask("fork")
+        """Those in cgroups below, and their children; the cgroup stays."""
+        workers = [worker({}, f"{path}/{name}") for name in ("a", "b/c")]
+        assert [one.ask("fork") for one in workers] == ["forked"] * 2
+        assert len(cgroups.processes(path)) == 4
         cgroups.kill(path)
         assert cgroups.processes(path) == []
-        cgroups.attach(f"{path}/a", below.pid)
-        cgroups.kill(path)
-        assert cgroups.processes(path) == []
-        assert above.process.wait() == -9
-        assert below.end() == -9
-        assert cgroups.exists(path)
+        assert [one.process.wait() for one in workers] == [-9, -9]
+        assert cgroups.exists(f"{path}/a")
 
     def test_freeze_and_thaw(self, cgroups: CgroupManager, path: str, worker: Callable[..., Worker]) -> None:
         """Frozen it does not answer; thawed it does."""

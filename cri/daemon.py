@@ -12,6 +12,7 @@ from cri.server import gates
 from cri.service import Service
 from cri.settings import RuntimeHandler, Settings
 from cri.translate.container import Device, Facts
+from runtime_core.cgroups.detect import detected
 from runtime_core.errors import InvalidArgument, TrivetError, from_oserror
 from runtime_core.images.store import Images
 from runtime_core.interfaces.runtime import Runtime, RuntimeContext
@@ -94,7 +95,7 @@ class Daemon:
             node=node,
             facts=Facts(
                 capabilities=capabilities.machine(),
-                is_cgroup_v2=self._cgroups.startswith("plugins.cgroup_managers.v2"),
+                is_cgroup_v2=detected() == "v2",
                 devices=host_devices(),
             ),
             log=self._log,

@@ -88,7 +88,7 @@ class Daemon:
         node.network = load_driver("network", settings.network)(
             conf_dir=settings.cni_conf_dir,
             bin_dirs=settings.cni_bin_dir,
-            cache_dir=settings.state / "cni",
+            cache_dir=settings.root / "cni",
             packet_filter=locate("packetfilter", settings.packet_filter),
         )
         return Service(

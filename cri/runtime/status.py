@@ -36,9 +36,10 @@ def status(service: Service, request: api.StatusRequest, _call: Call) -> api.Sta
                 name=name,
                 features=api.RuntimeHandlerFeatures(
                     recursive_read_only_mounts="rro" in features.get("mountOptions", []),
+                    user_namespaces="user" in features.get("linux", {}).get("namespaces", []),
                 ),
             )
             for name, features in service.handlers.items()
         ],
-        features=api.RuntimeFeatures(supplemental_groups_policy=True),
+        features=api.RuntimeFeatures(supplemental_groups_policy=True, user_namespaces_host_network=True),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from cri.api.v1 import api_pb2 as api
 from cri.translate import names, security, users
-from cri.translate.mounts import oci_mounts
+from cri.translate.mounts import id_mappings, oci_mounts
 from cri.translate.resources import oci_resources
 from runtime_core.errors import InvalidArgument
 from runtime_core.sandbox.records import SandboxRecord
@@ -94,6 +94,7 @@ def container_spec(inputs: Inputs) -> dict[str, Any]:
             "rootfsPropagation": _root_propagation(config),
             "seccomp": _seccomp(context, inputs.localhost_profile, capabilities["bounding"]),
             **_hidden(context),
+            **id_mappings(sandbox),
         },
     }
 
@@ -144,7 +145,10 @@ def _value(env: api.KeyValue) -> str:
 def _namespaces(inputs: Inputs) -> list[dict[str, str]]:
     options = inputs.config.linux.security_context.namespace_options
     sandbox = inputs.sandbox
-    found = [{"type": "mount"}, {"type": "cgroup"}]
+    has_user = bool(sandbox.spec.uid_mappings)
+    if options.userns_options.mode == api.POD and options.HasField("userns_options") and not has_user:
+        raise InvalidArgument("config.linux.security_context.namespace_options.userns_options: the pod has no user namespace")
+    found = [{"type": "mount"}, {"type": "cgroup"}, *([{"type": "user"}] if has_user else [])]
     for kind, name, is_own in (
         ("network", "net", sandbox.spec.own_network),
         ("ipc", "ipc", sandbox.spec.own_ipc),

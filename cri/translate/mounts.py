@@ -19,7 +19,7 @@ _FILES = (("/etc/hosts", "hosts"), ("/etc/hostname", "hostname"), ("/etc/resolv.
 
 def oci_mounts(config: api.ContainerConfig, sandbox: SandboxRecord, *, privileged: bool) -> list[dict[str, Any]]:
     """Of two mounts on one path the caller's wins."""
-    asked = [_mount(mount, f"config.mounts[{number}]") for number, mount in enumerate(config.mounts)]
+    asked = [_mount(mount, f"config.mounts[{number}]", sandbox) for number, mount in enumerate(config.mounts)]
     taken = {mount["destination"].rstrip("/") for mount in asked}
     found = [mount for mount in _defaults(sandbox, privileged=privileged) if mount["destination"] not in taken]
     return found + sorted(asked, key=lambda mount: mount["destination"].rstrip("/").count("/"))
@@ -40,11 +40,9 @@ def _defaults(sandbox: SandboxRecord, *, privileged: bool) -> list[dict[str, Any
     ]
 
 
-def _mount(mount: api.Mount, field: str) -> dict[str, Any]:
+def _mount(mount: api.Mount, field: str, sandbox: SandboxRecord) -> dict[str, Any]:
     if mount.HasField("image"):
         raise Unimplemented(f"{field}.image: image volumes are not there yet")
-    if mount.uidMappings or mount.gidMappings:
-        raise Unimplemented(f"{field}.uidMappings: user namespaces are not there yet")
     destination = names.absolute_path(mount.container_path, f"{field}.container_path")
     source = names.absolute_path(mount.host_path, f"{field}.host_path")
     if mount.propagation not in _PROPAGATION:
@@ -55,7 +53,31 @@ def _mount(mount: api.Mount, field: str) -> dict[str, Any]:
             raise InvalidArgument(f"{field}.recursive_read_only: needs readonly and private propagation")
         options.append("rro")
     options.append("ro" if mount.readonly else "rw")
-    return {"destination": destination, "type": "bind", "source": source, "options": options}
+    return {"destination": destination, "type": "bind", "source": source, "options": options, **_idmap(mount, field, sandbox)}
+
+
+def _idmap(mount: api.Mount, field: str, sandbox: SandboxRecord) -> dict[str, Any]:
+    """Files with the owners that they have on disk: only as the pod's user namespace maps them."""
+    if not mount.uidMappings and not mount.gidMappings:
+        return {}
+    for name, wanted, has in (
+        ("uidMappings", mount.uidMappings, sandbox.spec.uid_mappings),
+        ("gidMappings", mount.gidMappings, sandbox.spec.gid_mappings),
+    ):
+        asked = [(mapping.container_id, mapping.host_id, mapping.length) for mapping in wanted]
+        if asked != [tuple(mapping) for mapping in has]:
+            raise InvalidArgument(f"{field}.{name}: {asked} is not what the pod's user namespace has, {list(has)}")
+    return id_mappings(sandbox)
+
+
+def id_mappings(sandbox: SandboxRecord) -> dict[str, Any]:
+    """OCI uidMappings and gidMappings of the pod's user namespace; {} without."""
+    found = {"uidMappings": sandbox.spec.uid_mappings, "gidMappings": sandbox.spec.gid_mappings}
+    return {
+        key: [{"containerID": container, "hostID": host, "size": size} for container, host, size in mappings]
+        for key, mappings in found.items()
+        if mappings
+    }
 
 
 def _fs(destination: str, kind: str, *options: str) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from cri.api.v1 import api_pb2 as api
 from cri.translate import names
-from runtime_core.errors import InvalidArgument, NotFound, Unimplemented
+from runtime_core.errors import InvalidArgument, NotFound
 from runtime_core.sandbox.records import SandboxSpec
 
+Mapping = tuple[int, int, int]
+_OPTIONS = "config.linux.security_context.namespace_options"
+_IDS = 2**32 - 1  # (uid_t) -1 is none
 _PID_MODES = {api.POD: "pod", api.CONTAINER: "container", api.NODE: "node"}
 _SYSCTL = re.compile(r"[a-z0-9]([-_a-z0-9]*[a-z0-9])?([./][a-z0-9]([-_a-z0-9*]*[a-z0-9*])?)*")
 _IPC_SYSCTLS = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem")
@@ -33,10 +36,9 @@ def sandbox_spec(request: api.RunPodSandboxRequest, handlers: Collection[str], d
     options = security.namespace_options
     own_network = options.network != api.NODE
     own_ipc = options.ipc != api.NODE
-    if options.userns_options.mode == api.POD and security.HasField("namespace_options") and options.HasField("userns_options"):
-        raise Unimplemented("config.linux.security_context.namespace_options.userns_options: user namespaces are not there yet")
     if options.pid not in _PID_MODES:
         raise InvalidArgument("config.linux.security_context.namespace_options.pid: a pod cannot target a container")
+    uid_mappings, gid_mappings = _user_namespace(options)
     parent = config.linux.cgroup_parent or default_parent
     return SandboxSpec(
         id=names.new_id(),
@@ -55,7 +57,37 @@ def sandbox_spec(request: api.RunPodSandboxRequest, handlers: Collection[str], d
         pid_mode=_PID_MODES[options.pid],
         sysctls=_sysctls(dict(config.linux.sysctls), own_network=own_network, own_ipc=own_ipc),
         privileged=security.privileged,
+        uid_mappings=uid_mappings,
+        gid_mappings=gid_mappings,
     )
+
+
+def _user_namespace(options: api.NamespaceOption) -> tuple[list[Mapping], list[Mapping]]:
+    """(uid, gid) mappings of a pod with a user namespace of its own; two empty lists without."""
+    wanted, field = options.userns_options, f"{_OPTIONS}.userns_options"
+    if not options.HasField("userns_options") or wanted.mode == api.NODE:
+        if wanted.uids or wanted.gids:
+            raise InvalidArgument(f"{field}: mappings need the mode POD")
+        return [], []
+    if wanted.mode != api.POD:
+        raise InvalidArgument(f"{field}.mode: a user namespace is the pod's or the node's")
+    if api.NODE in (options.pid, options.ipc):
+        raise InvalidArgument(f"{field}: a pod with a user namespace needs PID and IPC namespaces of its own")
+    uids, gids = _mappings(wanted.uids, f"{field}.uids"), _mappings(wanted.gids, f"{field}.gids")
+    if uids != gids:
+        raise InvalidArgument(f"{field}.gids: {gids} differs from uids, {uids}")
+    return uids, gids
+
+
+def _mappings(wanted: Sequence[api.IDMapping], field: str) -> list[Mapping]:
+    if len(wanted) != 1:
+        raise InvalidArgument(f"{field}: {len(wanted)} mappings, exactly one is supported")
+    mapping = (wanted[0].container_id, wanted[0].host_id, wanted[0].length)
+    if mapping[0] != 0 or mapping[2] == 0:
+        raise InvalidArgument(f"{field}: {mapping} must begin with container_id 0 and have a length")
+    if mapping[1] + mapping[2] > _IDS:
+        raise InvalidArgument(f"{field}: {mapping} goes past the highest id")
+    return [mapping]
 
 
 def _metadata(metadata: api.PodSandboxMetadata) -> dict[str, Any]:

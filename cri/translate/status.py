@@ -6,7 +6,7 @@ from typing import Any
 
 from cri.api.v1 import api_pb2 as api
 from cri.translate import resources
-from runtime_core.sandbox.records import ContainerRecord, SandboxRecord
+from runtime_core.sandbox.records import ContainerRecord, SandboxRecord, SandboxSpec
 
 
 def sandbox_metadata(record: SandboxRecord) -> api.PodSandboxMetadata:
@@ -47,6 +47,7 @@ def sandbox_status(record: SandboxRecord) -> api.PodSandboxStatus:
                     network=api.POD if spec.own_network else api.NODE,
                     ipc=api.POD if spec.own_ipc else api.NODE,
                     pid={"pod": api.POD, "container": api.CONTAINER, "node": api.NODE}[spec.pid_mode],
+                    userns_options=_user_namespace(spec),
                 )
             )
         ),
@@ -54,6 +55,16 @@ def sandbox_status(record: SandboxRecord) -> api.PodSandboxStatus:
         annotations=spec.annotations,
         runtime_handler=spec.handler,
     )
+
+
+def _user_namespace(spec: SandboxSpec) -> api.UserNamespace | None:
+    if not spec.uid_mappings:
+        return None
+    uids, gids = (
+        [api.IDMapping(container_id=container, host_id=host, length=size) for container, host, size in mappings]
+        for mappings in (spec.uid_mappings, spec.gid_mappings)
+    )
+    return api.UserNamespace(mode=api.POD, uids=uids, gids=gids)
 
 
 def container_item(record: ContainerRecord) -> api.Container:

@@ -147,7 +147,7 @@ class Node:
     def _leftovers(self) -> list[str]:
         """What no pod explains: asked when all manifests are gone and the kubelet has cleaned up."""
         left = [f"container {c.id}" for c in self.runtime().ListContainers(api.ListContainersRequest()).containers]
-        for part in ("state/pods", "state/netns", "state/cni", "root/overlayfs/snapshots"):
+        for part in ("state/pods", "state/netns", "root/cni", "root/overlayfs/snapshots"):
             left += [f"{part}/{name}" for name in os.listdir(self.directory / part)]
         state = str(self.directory / "state")
         return left + [f"mount {point}" for point in mounts.mounted() if point.startswith(state)]

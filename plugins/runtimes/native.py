@@ -68,6 +68,9 @@ class NativeRuntime:
             finally:
                 os.close(writer)
             answer = _read_ready(reader, pod.id)
+        except BaseException:
+            self.close_pod(pod)
+            raise
         finally:
             os.close(reader)
         self._directories[pod.id] = pod.directory
@@ -162,7 +165,10 @@ class NativeRuntime:
             "ociVersionMin": "1.0.0",
             "ociVersionMax": "1.2.0",
             "mountOptions": ["bind", "rbind", "ro", "rro", "rw", "nosuid", "nodev", "noexec", "rprivate", "rslave", "rshared"],
-            "linux": {"namespaces": ["pid", "mount", "network", "ipc", "uts", "cgroup"]},
+            "linux": {
+                "namespaces": ["pid", "mount", "network", "ipc", "uts", "cgroup", "user"],
+                "mountExtensions": {"idmap": {"enabled": True}},
+            },
         }
 
     # -- what monitors say

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 
-from runtime_core.container import init, messages
+from runtime_core.container import init, messages, rootfs
 from runtime_core.container.parent import end
 from runtime_core.errors import FailedPrecondition
 from runtime_core.kernel import mounts, syscalls
@@ -23,16 +23,17 @@ _NAMESPACES = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNS
 _AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 
 
-def fork(scratch: str, join_cgroup: Callable[[], None] | None = None) -> int:
-    """PID of the new process, once it is ready; `scratch` is an empty directory to mount its root on.
+def fork(join_cgroup: Callable[[], None] | None = None, clone: Callable[[int], tuple[int, int]] = syscalls.clone3) -> int:
+    """PID of the new process, once it is ready.
 
-    `join_cgroup` is called in it, where CgroupManager.attach(path, 0) costs little.
+    `join_cgroup` is called in it, where CgroupManager.attach(path, 0) costs little. `clone` forks with
+    the namespaces of these flags, and may add some.
     """
     ours, theirs = messages.pair()
     with ours, theirs:
-        pid, pidfd = syscalls.clone3(_NAMESPACES)
+        pid, pidfd = clone(_NAMESPACES)
         if pid == 0:
-            _run(scratch, theirs, join_cgroup)
+            _run(theirs, join_cgroup)
         theirs.close()
         try:
             kind, _payload, _descriptors = messages.receive(ours)
@@ -45,7 +46,7 @@ def fork(scratch: str, join_cgroup: Callable[[], None] | None = None) -> int:
     return pid
 
 
-def _run(scratch: str, channel: socket.socket, join_cgroup: Callable[[], None] | None) -> None:
+def _run(channel: socket.socket, join_cgroup: Callable[[], None] | None) -> None:
     try:
         init.leave_parent({channel.fileno()})
         signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
@@ -53,7 +54,7 @@ def _run(scratch: str, channel: socket.socket, join_cgroup: Callable[[], None] |
         os.setsid()
         if join_cgroup is not None:
             join_cgroup()
-        _enter_empty_root(scratch)
+        _enter_empty_root()
         syscalls.capset(0, 0, 0)
         messages.send(channel, messages.CREATED)
         syscalls.close_all_except(set())
@@ -63,15 +64,10 @@ def _run(scratch: str, channel: socket.socket, join_cgroup: Callable[[], None] |
     os._exit(1)
 
 
-def _enter_empty_root(scratch: str) -> None:
-    syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
-    target = os.open(scratch, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _enter_empty_root() -> None:
     tree = mounts.filesystem("tmpfs", ("size=4k",), syscalls.MOUNT_ATTR_RDONLY)
-    mounts.attach(tree, target)
-    os.fchdir(tree)
-    syscalls.pivot_root(".", ".")
-    syscalls.umount2(".", syscalls.MNT_DETACH)
-    os.chdir("/")
+    rootfs.attach_root(tree)
+    rootfs.pivot(tree)
 
 
 def _reap() -> None:

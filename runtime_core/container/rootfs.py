@@ -94,7 +94,7 @@ def enter(tree: Tree, spec: dict[str, Any], null: int, join_cgroups: Callable[[]
     as late as possible: from then on this process counts against the container's memory limit.
     """
     mode = propagation(spec["linux"].get("rootfsPropagation") or "")
-    root = _attach_root(tree.root)
+    root = attach_root(tree.root)
     has_joined = False
     for mount in tree.mounts:
         if mount.kind in ("cgroup", "cgroup2") and not has_joined:
@@ -113,7 +113,7 @@ def enter(tree: Tree, spec: dict[str, Any], null: int, join_cgroups: Callable[[]
         syscalls.mount_setattr(root, attr_set=syscalls.MOUNT_ATTR_RDONLY)
     if not has_joined:
         join_cgroups()
-    _pivot(root)
+    pivot(root)
     if mode != syscalls.MS_PRIVATE:
         syscalls.mount("", "/", "", mode)  # of the root alone: each volume has its own
 
@@ -159,7 +159,7 @@ def _make_dev(mount: Mount, spec: dict[str, Any], user_namespace: int) -> None:
         mounts.idmap(mount.tree, user_namespace)
 
 
-def _attach_root(tree: int) -> int:
+def attach_root(tree: int) -> int:
     """Put the root on top of "/", cut off from the host; its descriptor as a directory."""
     os.chdir("/")
     syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
@@ -312,7 +312,7 @@ def _existing(root: int, path: str) -> int:
         raise
 
 
-def _pivot(root: int) -> None:
+def pivot(root: int) -> None:
     os.fchdir(root)
     os.close(root)
     syscalls.pivot_root(".", ".")

@@ -31,10 +31,11 @@ def namespace_of(key: str) -> str:
     raise InvalidArgument(f"sysctl {key!r} is not namespaced, so it cannot be set for a container")
 
 
-def write(values: dict[str, str]) -> None:
+def write(values: dict[str, str], *, as_uid: int = 0) -> None:
     """Write to a private procfs, so that neither a mount nor a symlink leads elsewhere (CVE-2025-52881).
 
-    The caller is in the namespaces that it means to change.
+    The caller is in the namespaces that it means to change. `as_uid`: who is root in the user namespace
+    that owns them: for those of IPC the kernel asks for that id, not for a capability (ipc/ipc_sysctl.c).
     """
     if not values:
         return
@@ -45,8 +46,10 @@ def write(values: dict[str, str]) -> None:
     procfs = mounts.filesystem("proc")
     try:
         for key, value in values.items():
+            os.seteuid(as_uid if namespace_of(key) == "ipc" else 0)
             _write(procfs, key, value)
     finally:
+        os.seteuid(0)
         os.close(procfs)
 
 

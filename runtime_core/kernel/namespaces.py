@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 from runtime_core.errors import FailedPrecondition, TrivetError
 from runtime_core.kernel import syscalls
@@ -58,6 +57,42 @@ def fork_into(pid_namespace: int, flags: int) -> tuple[int, int]:
     return pid, pidfd
 
 
+def fork_owned(
+    flags: int, uid_mappings: Iterable[tuple[int, int, int]], gid_mappings: Iterable[tuple[int, int, int]]
+) -> tuple[int, int]:
+    """clone3 of a child in a new user namespace, which owns those of `flags`; (pid, pidfd), (0, -1) in the child.
+
+    The child returns when it is root there. A mapping is (container id, host id, size).
+    """
+    told, tell = os.pipe2(os.O_CLOEXEC)
+    # The kernel makes the user namespace of one clone first, and it owns the others.
+    pid, pidfd = syscalls.clone3(syscalls.CLONE_NEWUSER | flags)
+    if pid == 0:
+        os.close(tell)
+        if not os.read(told, 1):
+            os._exit(1)  # the parent has died, or the kernel refuses the mapping
+        os.close(told)
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        return 0, -1
+    try:
+        _write_map(pid, "uid_map", uid_mappings)
+        _write_map(pid, "gid_map", gid_mappings)
+        os.write(tell, b"x")
+    except BaseException:
+        os.close(tell)
+        tell = -1
+        os.close(pidfd)
+        os.waitpid(pid, 0)
+        raise
+    finally:
+        os.close(told)
+        if tell >= 0:
+            os.close(tell)
+    return pid, pidfd
+
+
 def create_owned(
     kinds: Iterable[str],
     uid_mappings: Iterable[tuple[int, int, int]],
@@ -65,30 +100,30 @@ def create_owned(
 ) -> dict[str, int]:
     """A new user namespace and, owned by it, the namespaces `kinds` ("network", "ipc", "uts").
 
-    A mapping is (container id, host id, size). OCI type → descriptor; the key "user" is among them.
+    OCI type → descriptor; the key "user" is among them.
     """
-    told, tell = os.pipe2(os.O_CLOEXEC)
-    ready, made = os.pipe2(os.O_CLOEXEC)
     flags = 0
     for kind in kinds:
         flags |= FLAGS[kind]
-    # The kernel makes the user namespace of one clone first, and it owns the others.
-    pid, pidfd = syscalls.clone3(syscalls.CLONE_NEWUSER | flags)
-    if pid == 0:
-        os.write(made, b"x")
-        os.read(told, 1)  # end of file: the parent is done, or dead
-        os._exit(0)
+    waits, holds = os.pipe2(os.O_CLOEXEC)
     try:
-        os.read(ready, 1)
-        _write_map(pid, "uid_map", uid_mappings)
-        _write_map(pid, "gid_map", gid_mappings)
-        return {kind: os.open(f"/proc/{pid}/ns/{file_name(kind)}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", *kinds)}
-    finally:
-        for descriptor in (told, tell, ready, made):
-            os.close(descriptor)
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        pid, pidfd = fork_owned(flags, uid_mappings, gid_mappings)
+        if pid == 0:
+            os.close(holds)
+            os.read(waits, 1)  # end of file: the parent is done, or dead
+            os._exit(0)
         os.close(pidfd)
-        os.waitpid(pid, 0)
+        found = open_of(pid, ("user", *kinds))
+    finally:
+        os.close(waits)
+        os.close(holds)
+    os.waitpid(pid, 0)
+    return found
+
+
+def open_of(pid: int, kinds: Iterable[str]) -> dict[str, int]:
+    """Descriptors of a process's namespaces, by OCI type."""
+    return {kind: os.open(f"/proc/{pid}/ns/{file_name(kind)}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds}
 
 
 def _write_map(pid: int, file: str, mappings: Iterable[tuple[int, int, int]]) -> None:

@@ -100,9 +100,9 @@ class Monitors:
 
     def connect(self, pod_id: str, directory: str) -> Connection:
         """Connect to <directory>/monitor.sock; OSError when nobody listens there."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         # A socket's name holds 107 bytes; through a descriptor the directory may be of any length.
         folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             sock.connect(f"/proc/self/fd/{folder}/monitor.sock")
         except OSError:

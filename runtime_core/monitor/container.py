@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -47,7 +48,10 @@ class Container:
         "status",
     )  # fmt: skip
 
-    def __init__(self, request: dict[str, Any], seccomp: bytes, cgroups: CgroupManager, directory: str) -> None:
+    def __init__(
+        self, request: dict[str, Any], seccomp: bytes, cgroups: CgroupManager, directory: str, *, user_namespace: int = -1
+    ) -> None:
+        """`user_namespace`: descriptor of the pod's, -1 when it has none; it stays the caller's."""
         spec = request["spec"]
         self.id, self.pod_id, self.directory, self.cgroups = request["id"], request["pod_id"], directory, cgroups
         self.cgroup_path: str = spec["linux"]["cgroupsPath"]
@@ -62,7 +66,7 @@ class Container:
         exit_record.write(directory + "/containers", self.id, {"cgroup": self.cgroup_path})
         try:
             self.log = open_log(self.log_path)
-            self._create(request)
+            self._create(request, user_namespace)
         except BaseException:
             self.close()
             exit_record.remove(directory + "/containers", self.id)
@@ -70,7 +74,7 @@ class Container:
         self.status = "created"
         self._oom_before = 0
 
-    def _create(self, request: dict[str, Any]) -> None:
+    def _create(self, request: dict[str, Any], user_namespace: int) -> None:
         is_terminal = bool(request["spec"]["process"].get("terminal"))
         theirs: list[int] = []
         try:
@@ -85,6 +89,7 @@ class Container:
                     seccomp=self.seccomp,
                     cgroups=self.cgroups,
                     cgroup_path=self.cgroup_path,
+                    namespaces={"user": user_namespace} if user_namespace >= 0 else {},
                 )
             )
         finally:
@@ -177,7 +182,9 @@ class Container:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             return
-        except ValueError:
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
             raise InvalidArgument(f"signal: {number} is none") from None
 
     def describe(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import socket
 import struct
 
 from runtime_core.container import pod_init, sysctls
-from runtime_core.kernel import failpoint, syscalls
+from runtime_core.kernel import failpoint, namespaces, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,18 +23,20 @@ _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
 
 
-def open_namespaces(pod: dict[str, Any], join_cgroup: Callable[[], None]) -> int:
-    """Make what `pod` (PodSpec as JSON) asks for; PID of the pod's own PID 1, which calls
-    `join_cgroup` in itself, or 0."""
-    flags = 0
-    if pod["netns_path"]:
-        flags |= syscalls.CLONE_NEWNET
-    if pod["own_ipc"]:
-        flags |= syscalls.CLONE_NEWIPC
-    if pod["own_uts"]:
-        flags |= syscalls.CLONE_NEWUTS
-    if flags:
-        syscalls.unshare(flags)
+def open_namespaces(pod: dict[str, Any], attach: Callable[[int], None]) -> tuple[int, int]:
+    """Make what `pod` (PodSpec as JSON) asks for, and enter it.
+
+    (PID of the pod's own PID 1 or 0, descriptor of its user namespace or -1); `attach` moves a process,
+    0 for the calling one, into the cgroup of the pod's own processes.
+    """
+    kinds = [
+        kind for kind, wanted in (("network", pod["netns_path"]), ("ipc", pod["own_ipc"]), ("uts", pod["own_uts"])) if wanted
+    ]
+    if pod["uid_mappings"]:
+        first, user = _enter_owned(pod, kinds, attach)
+    else:
+        first, user = 0, -1
+        _enter(kinds)
     failpoint.hit("monitor.open.unshared")
     if pod["netns_path"]:
         pin(pod["netns_path"])
@@ -43,11 +45,50 @@ def open_namespaces(pod: dict[str, Any], join_cgroup: Callable[[], None]) -> int
     if pod["own_uts"] and pod["hostname"]:
         name = pod["hostname"].encode()
         syscalls.sethostname(name, len(name))
-    sysctls.write(pod["sysctls"])
-    if pod["pid_mode"] != "pod":
-        return 0
-    scratch = pod["directory"] + "/rootfs"
-    return pod_init.fork(scratch, join_cgroup)
+    sysctls.write(pod["sysctls"], as_uid=_root(pod))
+    if pod["pid_mode"] == "pod" and not first:
+        first = pod_init.fork(lambda: attach(0))
+    return first, user
+
+
+def _root(pod: dict[str, Any]) -> int:
+    """The node's uid for root of the pod."""
+    for entry in pod["uid_mappings"]:
+        if entry["container_id"] == 0:
+            return int(entry["host_id"])
+    return 0
+
+
+def _enter(kinds: list[str]) -> None:
+    flags = 0
+    for kind in kinds:
+        flags |= namespaces.FLAGS[kind]
+    if flags:
+        syscalls.unshare(flags)
+
+
+def _enter_owned(pod: dict[str, Any], kinds: list[str], attach: Callable[[int], None]) -> tuple[int, int]:
+    """The same, in a new user namespace that owns them. This process stays outside of that one, for it
+    must keep the host's rights."""
+    uids, gids = (
+        [(entry["container_id"], entry["host_id"], entry["size"]) for entry in pod[key]]
+        for key in ("uid_mappings", "gid_mappings")
+    )
+    first = 0
+    if pod["pid_mode"] == "pod":
+        flags = 0
+        for kind in kinds:
+            flags |= namespaces.FLAGS[kind]
+        first = pod_init.fork(clone=lambda own: namespaces.fork_owned(own | flags, uids, gids))
+        attach(first)  # from outside: the files of cgroups are not its root's
+        made = namespaces.open_of(first, ("user", *kinds))
+    else:
+        made = namespaces.create_owned(kinds, uids, gids)
+    user = made.pop("user")
+    namespaces.join(made)
+    for descriptor in made.values():
+        os.close(descriptor)
+    return first, user
 
 
 def pin(path: str) -> None:

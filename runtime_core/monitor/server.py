@@ -67,7 +67,9 @@ class Monitor:
         path = spec["cgroup_path"] if spec["pid_mode"] == "pod" else ""
         if path:
             self._cgroups.create(path, {})
-        self.pod_init = pod.open_namespaces(spec, lambda: self._cgroups.attach(path, 0) if path else None)
+        self.pod_init, self._user_namespace = pod.open_namespaces(
+            spec, lambda pid: self._cgroups.attach(path, pid) if path else None
+        )
         os.chdir(self._directory)  # a socket's name holds 107 bytes: it is bound by its last part
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self._listener.bind("monitor.sock")
@@ -180,7 +182,9 @@ class Monitor:
         if request["container"]["id"] in self._containers:
             raise AlreadyExists(f"container {request['container']['id']} exists")
         failpoint.hit("monitor.create.begun")
-        container = Container(request["container"], read_filter(descriptors), self._cgroups, self._directory)
+        container = Container(
+            request["container"], read_filter(descriptors), self._cgroups, self._directory, user_namespace=self._user_namespace
+        )
         self._containers[container.id] = container
         self._children[container.pid] = lambda code: self._container_ended(container, code)
         for descriptor in container.output:
@@ -221,6 +225,7 @@ class Monitor:
                     seccomp=container.seccomp,
                     cgroups=self._cgroups,
                     cgroup_path=container.cgroup_path,
+                    user_namespace=self._user_namespace >= 0,
                 )
             )
         finally:

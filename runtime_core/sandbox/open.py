@@ -75,9 +75,11 @@ def _write_files(spec: SandboxSpec, directory: str) -> None:
         _write_resolv_conf(spec, base / "resolv.conf")
         for name in ("hostname", "hosts", "resolv.conf"):
             (base / name).chmod(0o644)
+            os.chown(base / name, *spec.root_on_host())
         if spec.own_ipc:
             flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-            syscalls.mount("shm", str(base / "shm"), "tmpfs", flags, f"mode=1777,size={_SHM_BYTES}")
+            uid, gid = spec.root_on_host()
+            syscalls.mount("shm", str(base / "shm"), "tmpfs", flags, f"mode=1777,size={_SHM_BYTES},uid={uid},gid={gid}")
     except OSError as error:
         raise from_oserror(error, f"preparing {directory}") from error
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from runtime_core.interfaces.network import PodNetwork
-from runtime_core.interfaces.runtime import PodSpec
+from runtime_core.interfaces.runtime import IdMapping, PodSpec
 
 
 class State(enum.IntEnum):
@@ -43,6 +44,17 @@ class SandboxSpec:
     pid_mode: str = "container"
     sysctls: dict[str, str] = field(default_factory=dict)
     privileged: bool = False
+    #: of the pod's user namespace, (container id, host id, size); none: it is in the node's
+    uid_mappings: list[tuple[int, int, int]] = field(default_factory=list)
+    gid_mappings: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def root_on_host(self) -> tuple[int, int]:
+        """(uid, gid) on the host of who is root in the pod."""
+        uid, gid = (
+            next((host for container, host, _size in mappings if container == 0), 0)
+            for mappings in (self.uid_mappings, self.gid_mappings)
+        )
+        return uid, gid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +116,13 @@ def pod_spec(spec: SandboxSpec, directory: str, netns_path: str) -> PodSpec:
         hostname=spec.hostname,
         sysctls=spec.sysctls,
         cgroup_path=f"{spec.cgroup_parent}/{spec.id}" if spec.pid_mode == "pod" else "",
+        uid_mappings=[_mapping(entry) for entry in spec.uid_mappings],
+        gid_mappings=[_mapping(entry) for entry in spec.gid_mappings],
     )
+
+
+def _mapping(entry: Sequence[int]) -> IdMapping:
+    return IdMapping(container_id=entry[0], host_id=entry[1], size=entry[2])
 
 
 def pod_network(spec: SandboxSpec, netns_path: str) -> PodNetwork:

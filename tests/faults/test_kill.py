@@ -105,7 +105,7 @@ def _life(node: DemoNode, reference: str) -> None:
 def _owned(node: DemoNode) -> list[str]:
     """What is there although no pod is."""
     found: list[str] = []
-    for part in ("state/pods", "state/netns", "state/cni", "root/overlayfs/snapshots", "root/overlayfs/stage"):
+    for part in ("state/pods", "state/netns", "root/cni", "root/overlayfs/snapshots", "root/overlayfs/stage"):
         path = node.directory / part
         found += [f"{part}/{name}" for name in os.listdir(path)] if path.exists() else []
     ipam = node.directory / "ipam" / "demo"

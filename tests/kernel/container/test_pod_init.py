@@ -16,8 +16,8 @@ from runtime_core.kernel import namespaces
 
 
 @pytest.fixture
-def first(tmp_path: Path) -> Iterator[int]:
-    pid = pod_init.fork(str(tmp_path))
+def first() -> Iterator[int]:
+    pid = pod_init.fork()
     yield pid
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -58,10 +58,14 @@ def test_ordinary_signals_do_not_end_it(first: int) -> None:
     assert "State:\tZ" not in Path(f"/proc/{first}/status").read_text()
 
 
-def test_what_goes_wrong_is_told(tmp_path: Path) -> None:
-    """A missing directory is an error of the caller's, and no process is left."""
-    with pytest.raises(NotFound):
-        pod_init.fork(str(tmp_path / "missing"))
+def test_what_goes_wrong_is_told() -> None:
+    """What fails in it is an error of the caller's, and no process is left."""
+
+    def refuse() -> None:
+        raise NotFound("no such cgroup")
+
+    with pytest.raises(NotFound, match="no such cgroup"):
+        pod_init.fork(refuse)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
@@ -73,7 +77,7 @@ def test_it_joins_its_cgroup_itself(tmp_path: Path) -> None:
     def join() -> None:
         seen.write_text(str(os.getpid()))
 
-    pid = pod_init.fork(str(tmp_path), join)
+    pid = pod_init.fork(join)
     assert seen.read_text() == "1"
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

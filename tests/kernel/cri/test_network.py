@@ -98,9 +98,9 @@ def test_a_pod_whose_add_and_del_fail_is_released_when_the_plugin_is_mended(node
     assert "CNI plugin fragile ADD: broken ADD" in raised.value.details()
     assert list(node.runtime().ListPodSandbox(api.ListPodSandboxRequest()).items) == []
     assert list((node.directory / "state" / "netns").iterdir()) == []
-    (cached,) = (node.directory / "state" / "cni").iterdir()
+    (cached,) = (node.directory / "root" / "cni").iterdir()
     node.kill()
     plugin.write_text(f"#!/bin/sh\necho $CNI_COMMAND $CNI_CONTAINERID >> {diary}\n")
     node.start()
     assert diary.read_text() == f"DEL {cached.name.partition(':')[0]}\n"
-    assert list((node.directory / "state" / "cni").iterdir()) == []
+    assert list((node.directory / "root" / "cni").iterdir()) == []

@@ -20,6 +20,7 @@ def update_container_resources(
     if record.state not in (State.CREATED, State.RUNNING):
         raise FailedPrecondition(f"container {record.id} is {record.state.name.lower()}")
     change = oci_resources(request.linux, "linux", is_v2=service.facts.is_cgroup_v2)
-    node.runtime_of(record.sandbox_id).update(record.sandbox_id, record.id, change)
-    node.containers.update(record.id, lambda present: replace(present, resources=merged(present.resources, change)))
+    whole = merged(record.resources, change)  # swap alone, for instance, is nothing without the memory limit
+    node.runtime_of(record.sandbox_id).update(record.sandbox_id, record.id, whole)
+    node.containers.update(record.id, lambda present: replace(present, resources=whole))
     return api.UpdateContainerResourcesResponse()

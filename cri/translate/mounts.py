@@ -44,6 +44,8 @@ def _mount(mount: api.Mount, field: str, sandbox: SandboxRecord) -> dict[str, An
     if mount.HasField("image"):
         raise Unimplemented(f"{field}.image: image volumes are not there yet")
     destination = names.absolute_path(mount.container_path, f"{field}.container_path")
+    if not destination.strip("/."):
+        raise InvalidArgument(f"{field}.container_path: {destination!r} is the root itself")
     source = names.absolute_path(mount.host_path, f"{field}.host_path")
     if mount.propagation not in _PROPAGATION:
         raise InvalidArgument(f"{field}.propagation: {mount.propagation} is unknown")

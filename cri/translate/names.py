@@ -39,7 +39,9 @@ def required(value: str, field: str) -> str:
 def budget(field: str, *maps: Mapping[str, str]) -> None:
     size = sum(len(key) + len(value) for one in maps for key, value in one.items())
     if size > MOST_METADATA:
-        raise ResourceExhausted(f"{field}: labels and annotations of {size} bytes are over the limit of {MOST_METADATA}")
+        raise ResourceExhausted(
+            f"{field}.labels, {field}.annotations: {size} bytes together are over the limit of {MOST_METADATA}"
+        )
 
 
 def absolute_path(path: str, field: str) -> str:

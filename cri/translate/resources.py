@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from cri.api.v1 import api_pb2 as api
 from runtime_core.errors import InvalidArgument
 
 
+#: -1 is no limit where there is one
+_LEAST = {"cpu_period": 0, "cpu_shares": 0, "cpu_quota": -1, "memory_limit_in_bytes": 0, "memory_swap_limit_in_bytes": -1}
+_PAGE_SIZE = re.compile(r"[1-9][0-9]*[KMG]B")
+
+
 def oci_resources(resources: api.LinuxContainerResources, field: str, *, is_v2: bool) -> dict[str, Any]:
     """Zero means unset. InvalidArgument naming the field for what cannot be."""
-    for name in ("cpu_period", "cpu_shares", "memory_limit_in_bytes"):
-        if getattr(resources, name) < 0:
-            raise InvalidArgument(f"{field}.{name}: {getattr(resources, name)} is negative")
-    if resources.memory_swap_limit_in_bytes < -1 or resources.cpu_quota < -1:
-        raise InvalidArgument(f"{field}: a limit is below -1")
+    for name, least in _LEAST.items():
+        if getattr(resources, name) < least:
+            raise InvalidArgument(f"{field}.{name}: {getattr(resources, name)} is below {least}")
+    for number, huge in enumerate(resources.hugepage_limits):
+        if not _PAGE_SIZE.fullmatch(huge.page_size):
+            raise InvalidArgument(f"{field}.hugepage_limits[{number}].page_size: {huge.page_size!r} is not like '2MB'")
     if resources.unified and not is_v2:
         raise InvalidArgument(f"{field}.unified: this node has cgroup v1")
     if not -1000 <= resources.oom_score_adj <= 1000:

@@ -30,12 +30,11 @@ def image_identity(user: str) -> tuple[int | None, str]:
 
 def resolve(security: api.LinuxContainerSecurityContext, image_user: str, passwd: bytes, group: bytes) -> User:
     """Raises InvalidArgument for an unknown user or an id that cannot be (CVE-2024-40635)."""
-    field = "config.linux.security_context"
     wanted_group = ""
     if security.HasField("run_as_user"):
-        wanted = str(security.run_as_user.value)
+        wanted, field = str(security.run_as_user.value), "config.linux.security_context.run_as_user"
     elif security.run_as_username:
-        wanted = security.run_as_username
+        wanted, field = security.run_as_username, "config.linux.security_context.run_as_username"
     else:
         wanted, _, wanted_group = image_user.partition(":")
         field = "image user"
@@ -43,6 +42,8 @@ def resolve(security: api.LinuxContainerSecurityContext, image_user: str, passwd
     uid, gid, home = entry[0], entry[1], entry[2]
     groups_of = _lines(group, 4)
     if security.HasField("run_as_group"):
+        if not (security.HasField("run_as_user") or security.run_as_username):
+            raise InvalidArgument("config.linux.security_context.run_as_group: needs run_as_user or run_as_username")
         gid = _identity(str(security.run_as_group.value), "config.linux.security_context.run_as_group")
     elif wanted_group:
         gid = _find_group(wanted_group, groups_of)

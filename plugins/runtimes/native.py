@@ -37,6 +37,7 @@ from runtime_core.monitor.client import Connection, Monitors
 
 _MONITOR = "runtime_core.monitor.server:main"
 _READY_SECONDS = 30.0
+_STATE_SECONDS = 10.0  # one monitor that hangs must not keep the daemon from serving the others
 _MOST_OUTPUT = 16 * 1024 * 1024
 _KILLED = 137
 
@@ -100,7 +101,7 @@ class NativeRuntime:
         except OSError:
             self._tell_ends(pod.id, pod.directory)
             raise NotFound(f"the monitor of pod {pod.id} has died") from None
-        state = connection.call("state", {})
+        state = connection.call("state", {}, timeout=_STATE_SECONDS)
         return [_process(entry) for entry in state["containers"]]
 
     # -- containers

@@ -73,16 +73,25 @@ class WatchedDirectory:
                 return
 
     def _add_watches(self, notifier: int) -> bool:
-        """The directory and, for its coming and going, the nearest directory above it (inotify(7))."""
+        """Again until nothing has come or gone between the look and the watch."""
+        watched: list[tuple[Path, int]] = []
+        while (wanted := self._watched()) != watched:
+            if any(self._libc.inotify_add_watch(notifier, os.fsencode(path), events) < 0 for path, events in wanted):
+                return False
+            watched = wanted
+        return True
+
+    def _watched(self) -> list[tuple[Path, int]]:
+        """The directory and, for its coming and going, the nearest directory above it, with events (inotify(7))."""
         above = self._directory.absolute().parent
         while not above.is_dir():
             above = above.parent
         watches = [(above, _ENTRIES | _ITSELF)]
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             # Beside a list there may be a directory with more plugins of it.
-            below = [entry for entry in self._directory.iterdir() if entry.is_dir()]
+            below = sorted(entry for entry in self._directory.iterdir() if entry.is_dir())
             watches += [(path, _ENTRIES | _ITSELF | _CONTENTS) for path in (self._directory, *below)]
-        return all(self._libc.inotify_add_watch(notifier, os.fsencode(path), events) >= 0 for path, events in watches)
+        return watches
 
     def _refresh(self) -> None:
         state = self._load()

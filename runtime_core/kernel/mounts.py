@@ -64,7 +64,7 @@ def _set_layer(context: int, key: str, layer: str | int) -> None:
     try:
         syscalls.fsconfig_fd(context, key, layer)
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno not in (errno.EINVAL, errno.EBADF):
             raise
         syscalls.fsconfig_string(context, key, f"/proc/self/fd/{layer}")  # before Linux 6.13
 

@@ -16,7 +16,6 @@ from cri.service import Service
 from cri.translate import names, security
 from cri.translate.container import Device, Inputs, container_spec
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
-from runtime_core.images.reference import parse_reference
 from runtime_core.images.store import Image
 from runtime_core.interfaces.runtime import ContainerSpec, RootMount
 from runtime_core.kernel import failpoint, paths
@@ -50,9 +49,8 @@ def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecor
     for present in node.containers_of(sandbox.spec.id):
         if present.name == name and present.state == State.CREATED:
             return present.id  # the first call's answer was lost on its way
-    image = node.images.find(names.required(config.image.image, "config.image.image"))
+    image = node.images.find(names.required(config.image.image, "config.image.image"), "config.image.image")
     if image is None:
-        parse_reference(config.image.image, "config.image.image")
         raise NotFound(f"config.image.image: {config.image.image!r} is not on this node")
     container_id = names.new_id()
     with ExitStack() as undo:

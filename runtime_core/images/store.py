@@ -101,8 +101,9 @@ class Images:
             self._leases.end(name)
         return image
 
-    def find(self, text: str) -> Image | None:
-        """By id (whole, or 12 digits and more of it), by tag or by digest."""
+    def find(self, text: str, field: str = "image.image") -> Image | None:
+        """By id (whole, or 12 digits and more of it), by tag or by digest; InvalidArgument naming `field`
+        for what is none of them."""
         digits = text.removeprefix("sha256:")
         if is_digest(f"sha256:{digits}"):
             return self._records.find(f"sha256:{digits}")
@@ -111,7 +112,7 @@ class Images:
             matching = [image for image in images if image.id.startswith(f"sha256:{digits}")]
             if len(matching) == 1:
                 return matching[0]
-        reference = parse_reference(text)
+        reference = parse_reference(text, field)
         if reference.digest:
             wanted = f"{reference.name}@{reference.digest}"
             return next((image for image in images if wanted in image.digests), None)

@@ -193,10 +193,12 @@ def test_a_terminal_is_one(client: Client, pod: str) -> None:
 
 def test_stop_asks_first_and_then_kills(client: Client, pod: str) -> None:
     """A program that ignores SIGTERM lives through the grace period and no longer."""
-    polite = client.run(pod, "trap 'exit 5' TERM; while :; do sleep 0.1; done", name="polite")
+    polite = client.run(pod, "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done", name="polite")
+    wait_for("the trap", lambda: (client.logs / "c.log").exists() and client.contents() == ["ready"])
     client.runtime.StopContainer(api.StopContainerRequest(container_id=polite, timeout=10))
     assert client.status(polite).exit_code == 5
-    deaf = client.run(pod, "trap '' TERM; while :; do sleep 0.1; done", name="deaf")
+    deaf = client.run(pod, "trap '' TERM; echo deaf; while :; do sleep 0.1; done", name="deaf")
+    wait_for("the trap", lambda: client.contents() == ["ready", "deaf"])
     client.runtime.StopContainer(api.StopContainerRequest(container_id=deaf, timeout=1))
     assert client.status(deaf).exit_code == 137
 

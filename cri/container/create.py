@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import stat
 import time
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from cri.api.v1 import api_pb2 as api
 from cri.service import Service
 from cri.translate import names, security
 from cri.translate.container import Device, Inputs, container_spec
+from cri.translate.signals import stop_signal
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
 from runtime_core.images.store import Image
 from runtime_core.interfaces.runtime import ContainerSpec, RootMount
@@ -25,7 +25,6 @@ from runtime_core.serving.gate import Call
 
 _MOST_PASSWD = 4 * 1024 * 1024
 _MOST_PROFILE = 4 * 1024 * 1024
-_RTMIN, _RTMAX = 34, 64
 
 
 def create_container(service: Service, request: api.CreateContainerRequest, call: Call) -> api.CreateContainerResponse:
@@ -219,25 +218,3 @@ def _check_mounts(config: api.ContainerConfig) -> None:
             os.stat(mount.host_path)
         except FileNotFoundError:
             raise NotFound(f"config.mounts[{number}].host_path: {mount.host_path!r} does not exist") from None
-
-
-def stop_signal(wanted: int, image: str) -> int:
-    """Of CRI's enumeration, else the image's StopSignal ("SIGTERM", "TERM", "15"), else SIGTERM."""
-    name = api.Signal.Name(wanted).removeprefix("SIGNAL_") if wanted else image.upper()
-    if not name:
-        return signal.SIGTERM
-    if name.isdigit():
-        number = int(name)
-    else:
-        number = _signal_number(name if name.startswith("SIG") else f"SIG{name}")
-    if not 0 < number <= _RTMAX:
-        raise InvalidArgument(f"stop signal {name!r} is unknown")
-    return number
-
-
-def _signal_number(name: str) -> int:
-    for prefix, base, sign in (("SIGRTMIN", _RTMIN, 1), ("SIGRTMAX", _RTMAX, -1)):
-        if name.startswith(prefix):
-            digits = name.removeprefix(prefix).removeprefix("PLUS").removeprefix("MINUS").lstrip("+-") or "0"
-            return base + sign * int(digits) if digits.isdigit() else 0
-    return int(getattr(signal, name, 0))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
+from runtime_core.interfaces.snapshotter import Usage
 from runtime_core.serving.gate import Call
 
 
@@ -15,21 +15,17 @@ def image_fs_info(service: Service, _request: api.ImageFsInfoRequest, _call: Cal
     node = service.node
     root = node.directories.root
     containers = [node.snapshotter.usage(key) for key in node.snapshotter.snapshots()]
+    writable = Usage(sum(u.size_bytes for u in containers), sum(u.inodes for u in containers))
     return api.ImageFsInfoResponse(
-        image_filesystems=[_usage(root, sum(image.size for image in node.images.all()), _inodes(root))],
-        container_filesystems=[_usage(root, sum(u.size_bytes for u in containers), sum(u.inodes for u in containers))],
+        image_filesystems=[_usage(root, node.images.usage())],
+        container_filesystems=[_usage(root, writable)],
     )
 
 
-def _usage(mountpoint: Path, size: int, inodes: int) -> api.FilesystemUsage:
+def _usage(mountpoint: Path, used: Usage) -> api.FilesystemUsage:
     return api.FilesystemUsage(
         timestamp=time.time_ns(),
         fs_id=api.FilesystemIdentifier(mountpoint=str(mountpoint)),
-        used_bytes=api.UInt64Value(value=size),
-        inodes_used=api.UInt64Value(value=inodes),
+        used_bytes=api.UInt64Value(value=used.size_bytes),
+        inodes_used=api.UInt64Value(value=used.inodes),
     )
-
-
-def _inodes(root: Path) -> int:
-    status = os.statvfs(root)
-    return status.f_files - status.f_ffree

@@ -8,7 +8,6 @@ from typing import Any
 from cri.api.v1 import api_pb2 as api
 from runtime_core.errors import InvalidArgument
 
-
 #: -1 is no limit where there is one
 _LEAST = {"cpu_period": 0, "cpu_shares": 0, "cpu_quota": -1, "memory_limit_in_bytes": 0, "memory_swap_limit_in_bytes": -1}
 _PAGE_SIZE = re.compile(r"[1-9][0-9]*[KMG]B")

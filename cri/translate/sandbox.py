@@ -49,7 +49,7 @@ def sandbox_spec(request: api.RunPodSandboxRequest, handlers: Collection[str], d
         hostname=_hostname(config.hostname),
         log_directory=names.absolute_path(config.log_directory, "config.log_directory") if config.log_directory else "",
         dns=_dns(config.dns_config),
-        port_mappings=[_port(mapping, f"config.port_mappings[{n}]") for n, mapping in enumerate(config.port_mappings)],
+        port_mappings=_ports(config.port_mappings),
         handler=request.runtime_handler,
         cgroup_parent=names.absolute_path(parent, "config.linux.cgroup_parent").rstrip("/"),
         own_network=own_network,
@@ -111,6 +111,12 @@ def _dns(dns: api.DNSConfig) -> dict[str, list[str]]:
         for value in values:
             names.check_text(value, f"config.dns_config.{key}")
     return {key: values for key, values in found.items() if values}
+
+
+def _ports(mappings: Sequence[api.PortMapping]) -> list[dict[str, Any]]:
+    """Those with a port of the node: the kubelet also tells ports that are only documented."""
+    found = [_port(mapping, f"config.port_mappings[{number}]") for number, mapping in enumerate(mappings)]
+    return [port for port in found if port["hostPort"]]
 
 
 def _port(mapping: api.PortMapping, field: str) -> dict[str, Any]:

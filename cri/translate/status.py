@@ -6,6 +6,7 @@ from typing import Any
 
 from cri.api.v1 import api_pb2 as api
 from cri.translate import resources
+from cri.translate.signals import cri_signal
 from runtime_core.sandbox.records import ContainerRecord, SandboxRecord, SandboxSpec
 
 
@@ -101,6 +102,7 @@ def container_status(record: ContainerRecord) -> api.ContainerStatus:
         annotations=record.annotations,
         mounts=[_mount(mount) for mount in record.mounts],
         log_path=record.log_path,
+        stop_signal=cri_signal(record.stop_signal),
         resources=resources.cri_resources(record.resources, record.process.get("oomScoreAdj") or 0),
         user=api.ContainerUser(
             linux=api.LinuxContainerUser(uid=user["uid"], gid=user["gid"], supplemental_groups=user["additionalGids"])

@@ -34,6 +34,8 @@ class OverlayfsSnapshotter:
     def __init__(self, root: Path) -> None:
         self._layers, self._stages = root / "layers", root / "stage"
         self._snapshots, self._trash = root / "snapshots", root / "trash"
+        #: chain ID → what a layer takes, counted at the first question
+        self._layer_usage: dict[str, Usage] = {}
         for directory in (root, self._layers, self._stages, self._snapshots, self._trash):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for entry in self._stages.iterdir():
@@ -78,6 +80,7 @@ class OverlayfsSnapshotter:
         return found
 
     def remove_layer(self, chain_id: str) -> None:
+        self._layer_usage.pop(chain_id, None)
         self._discard(self._layers / _short(chain_id))
 
     def prepare(self, key: str, chain_ids: Sequence[str], *, read_only: bool = False) -> RootMount:
@@ -122,21 +125,16 @@ class OverlayfsSnapshotter:
                 continue  # half-made: it stands on nothing yet
         return found
 
+    def layer_usage(self, chain_id: str) -> Usage:
+        found = self._layer_usage.get(chain_id)
+        if found is None:
+            if not self.has(chain_id):
+                raise NotFound(f"layer {chain_id} is not there")
+            found = self._layer_usage[chain_id] = _used(self._layers / _short(chain_id) / "fs")
+        return found
+
     def usage(self, key: str) -> Usage:
-        size = inodes = 0
-        pending = [str(self._snapshots / _checked(key) / "upper")]
-        while pending:
-            try:
-                with os.scandir(pending.pop()) as entries:
-                    for entry in entries:
-                        inodes += 1
-                        status = entry.stat(follow_symlinks=False)
-                        size += status.st_blocks * 512
-                        if entry.is_dir(follow_symlinks=False):
-                            pending.append(entry.path)
-            except FileNotFoundError:
-                continue
-        return Usage(size, inodes)
+        return _used(self._snapshots / _checked(key) / "upper")
 
     def _mount(self, directory: Path, chain_ids: Sequence[str], *, read_only: bool) -> RootMount:
         return RootMount(
@@ -178,3 +176,21 @@ def _checked(key: str) -> str:
     if not key or "/" in key or key.startswith("."):
         raise InvalidArgument(f"{key!r} cannot name a snapshot")
     return key
+
+
+def _used(directory: Path) -> Usage:
+    """Blocks and inodes of a tree that others may change meanwhile."""
+    size = inodes = 0
+    pending = [str(directory)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    inodes += 1
+                    status = entry.stat(follow_symlinks=False)
+                    size += status.st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+        except FileNotFoundError:
+            continue
+    return Usage(size, inodes)

@@ -78,6 +78,16 @@ class ContentStore:
     def digests(self) -> list[str]:
         return [f"{kind.name}:{blob.name}" for kind in self._blobs.iterdir() for blob in kind.iterdir()]
 
+    def usage(self) -> tuple[int, int]:
+        """(bytes on disk, number) of the blobs."""
+        sizes = []
+        for digest in self.digests():
+            try:
+                sizes.append(self.path(digest).stat().st_blocks * 512)
+            except FileNotFoundError:
+                continue  # collected meanwhile
+        return sum(sizes), len(sizes)
+
     def remove(self, digest: str) -> None:
         self.path(digest).unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runtime_core.errors import Aborted, DeadlineExceeded, Unavailable
+from runtime_core.errors import Aborted, DeadlineExceeded, NotFound, Unavailable
 from runtime_core.images.auth_challenge import Credentials
 from runtime_core.images.content import ContentStore
 from runtime_core.images.leases import Leases
@@ -16,7 +16,7 @@ from runtime_core.images.pull import Pulled, Puller
 from runtime_core.images.reference import Reference, is_digest, parse_reference
 from runtime_core.images.unpack import Layers
 from runtime_core.interfaces.image_verifier import ImageVerifier
-from runtime_core.interfaces.snapshotter import Snapshotter
+from runtime_core.interfaces.snapshotter import Snapshotter, Usage
 from runtime_core.kernel import failpoint
 from runtime_core.launcher.client import Launcher
 from runtime_core.store.database import Database
@@ -100,6 +100,17 @@ class Images:
                 raise
             self._leases.end(name)
         return image
+
+    def usage(self) -> Usage:
+        """Of all blobs and layers, on disk."""
+        size, inodes = self._content.usage()
+        for chain_id in self._snapshotter.layers():
+            try:
+                layer = self._snapshotter.layer_usage(chain_id)
+            except NotFound:
+                continue  # collected meanwhile
+            size, inodes = size + layer.size_bytes, inodes + layer.inodes
+        return Usage(size, inodes)
 
     def find(self, text: str, field: str = "image.image") -> Image | None:
         """By id (whole, or 12 digits and more of it), by tag or by digest; InvalidArgument naming `field`

@@ -73,6 +73,10 @@ class Snapshotter(Protocol):
         """Chain IDs that a snapshot stands on."""
         ...
 
+    def layer_usage(self, chain_id: str) -> Usage:
+        """Of one committed layer, which never changes: it is counted once. NotFound for an unknown one."""
+        ...
+
     def usage(self, key: str) -> Usage:
         """Of the writable layer alone."""
         ...

@@ -197,6 +197,17 @@ class SnapshotterContract:
         snapshotter.remove("c")
         assert snapshotter.layers_in_use() == set()
 
+    def test_a_layer_takes_what_it_holds(self, snapshotter: Snapshotter) -> None:
+        """Bytes on disk and inodes, the same at every question; an unknown layer is NotFound."""
+        layer(snapshotter, BASE, {"etc/passwd": "x" * 100_000, "top": "y"})
+        usage = snapshotter.layer_usage(BASE)
+        assert 100_000 <= usage.size_bytes < 200_000
+        assert usage.inodes == 3
+        assert snapshotter.layer_usage(BASE) == usage
+        snapshotter.remove_layer(BASE)
+        with pytest.raises(NotFound):
+            snapshotter.layer_usage(BASE)
+
     def test_usage_is_what_was_written(self, snapshotter: Snapshotter) -> None:
         """The layers count for nothing; a file and a directory count as two inodes."""
         layer(snapshotter, BASE, {"big": "x" * 1_000_000})

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cri.api.v1 import api_pb2 as api
+from cri.translate import signals
 from cri.translate.container import Facts, Inputs, container_spec
 from runtime_core.errors import InvalidArgument
 from runtime_core.kernel import capabilities
@@ -165,3 +166,19 @@ def test_privileged_hides_nothing_and_may_use_every_device() -> None:
 def test_devices_are_denied_by_default() -> None:
     """GO-2022-0396: the list allows, it does not deny."""
     assert _spec()["linux"]["resources"]["devices"][0] == {"allow": False, "access": "rwm"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "image", "number", "told"),
+    [
+        (api.SIGNAL_SIGUSR1, "SIGINT", 10, api.SIGNAL_SIGUSR1),
+        (api.SIGNAL_RUNTIME_DEFAULT, "INT", 2, api.SIGNAL_SIGINT),
+        (api.SIGNAL_RUNTIME_DEFAULT, "", 15, api.SIGNAL_SIGTERM),
+        (api.SIGNAL_RUNTIME_DEFAULT, "SIGRTMIN+3", 37, api.SIGNAL_SIGRTMINPLUS3),
+        (api.SIGNAL_RUNTIME_DEFAULT, "9", 9, api.SIGNAL_SIGKILL),
+    ],
+)
+def test_the_stop_signal_is_told_as_it_is(asked: int, image: str, number: int, told: int) -> None:
+    """The caller's before the image's, and SIGTERM where neither says."""
+    assert signals.stop_signal(asked, image) == number
+    assert signals.cri_signal(number) == told

@@ -66,3 +66,10 @@ def test_what_cannot_be_is_refused_by_its_field(changes: dict[str, Any], kind: t
     """The right kind, and a message that names where it is wrong."""
     with pytest.raises(kind, match=field):
         _spec(**changes)
+
+
+def test_only_ports_of_the_node_are_mapped() -> None:
+    """A kubelet tells plain container ports too, with host port 0."""
+    ports = [api.PortMapping(container_port=80), api.PortMapping(container_port=81, host_port=8081, protocol=api.UDP)]
+    spec = _spec(port_mappings=ports)
+    assert spec.port_mappings == [{"hostPort": 8081, "containerPort": 81, "protocol": "udp", "hostIP": ""}]

@@ -95,6 +95,23 @@ def test_a_killed_daemon_does_not_restart_a_pod(node: Node, image: str) -> None:
     wait_for("pod steady gone", lambda: not node.pod("steady") and not node.containers("steady"), 60)
 
 
+def test_a_pod_with_a_user_namespace_of_its_own(node: Node, image: str) -> None:
+    """hostUsers: false. Root in the pod is nobody on the node, and its emptyDir belongs to it."""
+    script = "cat /proc/self/uid_map; stat -c %u /empty; echo x > /empty/f && exec sleep 600"
+    volumes = [{"name": "empty", "emptyDir": {}}]
+    mounts = [{"name": "empty", "mountPath": "/empty"}]
+    node.write_pod(
+        "mapped", {"hostUsers": False, "volumes": volumes, "containers": [_container(image, "c", script, volumeMounts=mounts)]}
+    )
+    wait_for("pod mapped ready", lambda: node.is_ready("mapped"), 60)
+    log = node.get(f"/containerLogs/default/{node.pod('mapped')['metadata']['name']}/c").split()
+    assert log[0] == "0"
+    assert int(log[1]) >= 65536
+    assert log[2:] == ["65536", "0"]
+    node.remove_pod("mapped")
+    wait_for("pod mapped gone", lambda: not node.pod("mapped") and not node.containers("mapped"), 60)
+
+
 def test_thirty_pods_at_once_become_ready(node: Node, image: str) -> None:
     """All of them, and all of them go again."""
     names = [f"many-{number}-" for number in range(30)]

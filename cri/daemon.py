@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from pathlib import Path
 
 from cri.container.create import host_device
 from cri.server import gates
@@ -91,16 +92,20 @@ class Daemon:
             cache_dir=settings.root / "cni",
             packet_filter=locate("packetfilter", settings.packet_filter),
         )
+        facts = Facts(capabilities=capabilities.machine(), is_cgroup_v2=detected() == "v2", devices=host_devices())
+        self._tell_clamping(facts)
         return Service(
             node=node,
-            facts=Facts(
-                capabilities=capabilities.machine(),
-                is_cgroup_v2=detected() == "v2",
-                devices=host_devices(),
-            ),
+            facts=facts,
             log=self._log,
             handlers={name: runtime.features() for name, runtime in node.runtimes.items()},
         )
+
+    def _tell_clamping(self, facts: Facts) -> None:
+        """Once, here: a container whose oom_score_adj is clamped has no log to say it in."""
+        if "CAP_SYS_RESOURCE" not in facts.capabilities:
+            least = int(Path("/proc/self/oom_score_adj").read_text())
+            self._log.warning("oom_score_adj is clamped", least=least, reason="this machine cannot give CAP_SYS_RESOURCE")
 
     def _runtimes(self, node: Node) -> dict[str, Runtime]:
         """Handler → runtime; handlers that say the same share one."""

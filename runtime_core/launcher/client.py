@@ -102,6 +102,8 @@ class Launcher:
                 self._socket.shutdown(socket.SHUT_RDWR)
         if self._reader is not None:
             self._reader.join(timeout=5)
+        else:
+            self._lost()  # there is no reader to reap it
         self._socket.close()
 
     def _spawn(self) -> None:

@@ -23,6 +23,7 @@ Samples = dict[str, dict[str, list[float]]]
 #: what a kubelet asks for when the pod says nothing
 _NAMESPACES = api.NamespaceOption(pid=api.CONTAINER)
 _TICK = os.sysconf("SC_CLK_TCK")
+_IDLE_SECONDS = 5
 
 
 def main() -> None:
@@ -90,28 +91,39 @@ def _life(peer: Peer, reference: str, name: str, samples: Samples) -> None:
 
 
 def _crowd(peer: Peer, reference: str, count: int, samples: Samples) -> None:
-    """`count` pods at once with two containers each: pods per second, memory, lists."""
+    """`count` pods at once: pods per second, memory with one container each, idle CPU, lists with two each."""
 
-    def one(number: int) -> str:
+    def one(number: int) -> tuple[str, Any]:
         pod, config = _run(peer, f"crowd{number}")
-        container = peer.runtime.CreateContainer(_container_request(peer, pod, config, reference)).container_id
+        add(pod, config, "c")
+        return pod, config
+
+    def add(pod: str, config: Any, name: str) -> None:
+        request = _container_request(peer, pod, config, reference)
+        request.config.metadata.name = name
+        container = peer.runtime.CreateContainer(request).container_id
         peer.runtime.StartContainer(api.StartContainerRequest(container_id=container))
-        return str(pod)
 
     started = time.monotonic()
     with ThreadPoolExecutor(count) as pool:
-        pods = list(pool.map(one, range(count)))
+        made = list(pool.map(one, range(count)))
     samples[f"{count} pods at once, pods/s"][peer.name].append(count / (time.monotonic() - started))
     samples[f"beside the programs at {count} pods, PSS MiB per pod"][peer.name].append(pss_kib(peer.helpers()) / 1024 / count)
     samples[f"programs at {count} pods, PSS MiB"][peer.name].append(pss_kib(peer.programs()) / 1024)
+    watched = peer.programs() + peer.helpers()
+    before = _ticks(watched)
+    time.sleep(_IDLE_SECONDS)  # the span that is measured
+    samples[f"idle CPU at {count} pods, ms/s"][peer.name].append((_ticks(watched) - before) * 1000 / _TICK / _IDLE_SECONDS)
+    for pod, config in made:
+        add(pod, config, "second")
     for _round in range(50):
         begun = time.monotonic()
         peer.runtime.ListContainers(api.ListContainersRequest())
-        samples[f"ListContainers with {count}, ms"][peer.name].append((time.monotonic() - begun) * 1000)
+        samples[f"ListContainers with {2 * count}, ms"][peer.name].append((time.monotonic() - begun) * 1000)
     for _round in range(10):
         begun = time.monotonic()
         peer.runtime.ListContainerStats(api.ListContainerStatsRequest())
-        samples[f"ListContainerStats with {count}, ms"][peer.name].append((time.monotonic() - begun) * 1000)
+        samples[f"ListContainerStats with {2 * count}, ms"][peer.name].append((time.monotonic() - begun) * 1000)
 
     def remove(pod: str) -> None:
         peer.runtime.StopPodSandbox(api.StopPodSandboxRequest(pod_sandbox_id=pod))
@@ -119,7 +131,7 @@ def _crowd(peer: Peer, reference: str, count: int, samples: Samples) -> None:
 
     started = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(remove, pods))
+        list(pool.map(remove, [pod for pod, _config in made]))
     samples[f"{count} pods removed, s"][peer.name].append(time.monotonic() - started)
 
 
@@ -149,6 +161,12 @@ def _container_request(peer: Peer, pod: str, config: Any, reference: str) -> Any
         ),
     )
     return api.CreateContainerRequest(pod_sandbox_id=pod, config=container, sandbox_config=config)
+
+
+def _ticks(pids: list[int]) -> int:
+    """CPU time of these processes so far."""
+    fields = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
+    return sum(int(values[11]) + int(values[12]) for values in fields)
 
 
 def _busy_ms() -> float:

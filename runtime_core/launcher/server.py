@@ -13,6 +13,7 @@ Messages out: {"id", "pid"} or {"id", "error"}; {"exited": pid, "status": exit c
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
 import gc
 import importlib
 import os
@@ -104,8 +105,9 @@ def _run(job: Any, argument: dict[str, Any], descriptors: list[int]) -> None:
     try:
         gc.enable()
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # Not through `signal`, whose enumerations would run on pages that the child then copies.
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         syscalls.close_all_except(set(descriptors))
         job(argument, descriptors)
         status = 0

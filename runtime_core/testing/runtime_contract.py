@@ -31,6 +31,7 @@ from runtime_core.interfaces.runtime import ContainerExit, ContainerSpec, PodSpe
 from runtime_core.kernel import entry_point, mounts
 from runtime_core.launcher.client import Launcher
 from runtime_core.registry import locate
+from runtime_core.testing.tools import need
 
 _SECONDS = 20.0
 _MOST_OUTPUT = 16 * 1024 * 1024
@@ -134,8 +135,7 @@ class RuntimeContract:
 
     @pytest.fixture
     def image(self, tmp_path: Path) -> Path:
-        busybox = shutil.which("busybox")
-        assert busybox, "the suite needs busybox, statically linked (Debian: apt-get install busybox-static)"
+        busybox = need("busybox", "busybox-static")
         image = tmp_path / "image"
         for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "data"):
             (image / name).mkdir(parents=True)

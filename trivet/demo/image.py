@@ -12,7 +12,7 @@ from pathlib import Path
 
 from runtime_core.errors import NotFound
 
-TOOLS = ("sh", "cat", "echo", "hostname", "id", "ls", "ps", "sleep", "true", "uname", "date", "head")
+TOOLS = ("sh", "cat", "echo", "hostname", "id", "ls", "ps", "sleep", "stat", "touch", "true", "uname", "date", "head")
 _STATIC = ("/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static")
 _LIBRARY_DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/lib/{triplet}", "/usr/lib/{triplet}")
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3

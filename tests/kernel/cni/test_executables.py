@@ -16,6 +16,7 @@ from plugins.packet_filters.nftables import NftablesFilter
 from runtime_core.kernel import netlink
 from runtime_core.network.links import Links
 from runtime_core.testing import namespaces
+from runtime_core.testing.tools import need
 
 _ROOT = Path(__file__).parents[3]
 
@@ -139,6 +140,9 @@ def test_the_bridges_address_does_not_change_with_its_ports(node: Node) -> None:
 )
 def test_check_sees_what_is_broken(node: Node, break_: list[str], message: str) -> None:
     """And DEL takes down what is left of it."""
+    for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux")):
+        if program in (*break_, "nsenter"):
+            need(program, package)
     config = node.attach()
     assert node.call("CHECK", config) == (0, {})
     command = [word.format(ipam=node.directory / "ipam") for word in break_]

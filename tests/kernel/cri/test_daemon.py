@@ -14,11 +14,13 @@ import pytest
 
 from cri.api.v1 import api_pb2 as api
 from e2e.wait import wait_for
+from runtime_core.cgroups.detect import detected
 from trivet.demo import image as demo_image
 from trivet.demo.node import DemoNode
 from trivet.demo.registry import Registry
 
 _ROOT = Path(__file__).parents[3]
+_MEMORY_LIMIT = {"v1": "/sys/fs/cgroup/memory/memory.limit_in_bytes", "v2": "/sys/fs/cgroup/memory.max"}
 
 
 class Client:
@@ -133,7 +135,8 @@ def test_exec_sync_ends_at_its_time_out_with_all_it_started(client: Client, pod:
     with pytest.raises(grpc.RpcError) as refused:
         client.exec(container, "sh", "-c", "sleep 77 & sleep 78", timeout=1)
     assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    wait_for("they are gone", lambda: b"sleep 7" not in client.exec(container, "ps").stdout.replace(b"sleep 100", b""), 10)
+    assert b"sleep\x00100" in _commands(client, container)
+    wait_for("they are gone", lambda: b"sleep\x007" not in _commands(client, container), 10)
 
 
 def test_a_background_child_does_not_hold_exec_sync(client: Client, pod: str) -> None:
@@ -166,7 +169,7 @@ def test_limits_change_while_it_runs(client: Client, pod: str) -> None:
     container = client.run(pod, "sleep 100", resources=api.LinuxContainerResources(memory_limit_in_bytes=64 << 20))
     change = api.LinuxContainerResources(memory_limit_in_bytes=32 << 20, cpu_shares=512)
     client.runtime.UpdateContainerResources(api.UpdateContainerResourcesRequest(container_id=container, linux=change))
-    limit = client.exec(container, "cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes").stdout
+    limit = client.exec(container, "cat", _MEMORY_LIMIT[detected()]).stdout
     assert int(limit) == 32 << 20
     resources = client.status(container).resources.linux
     assert (resources.memory_limit_in_bytes, resources.cpu_shares) == (32 << 20, 512)
@@ -179,7 +182,7 @@ def test_containers_of_a_shared_pid_namespace_see_each_other(client: Client) -> 
     security = api.LinuxContainerSecurityContext(namespace_options=options)
     client.run(pod, "sleep 4321", name="a", security=security)
     other = client.run(pod, "sleep 100", name="b", security=security)
-    assert b"sleep 4321" in client.exec(other, "ps").stdout
+    assert b"sleep\x004321" in _commands(client, other)
     assert client.exec(other, "ls", "/proc/1/root/").stdout == b""
     client.runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod))
 
@@ -262,3 +265,8 @@ def test_an_endpoint_that_cannot_be_is_refused(listen: str, tmp_path: Path) -> N
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=_ROOT)
     assert ended.returncode != 0
     assert "--listen" in ended.stderr
+
+
+def _commands(client: Client, container: str) -> bytes:
+    """Command lines of all processes that the container sees."""
+    return bytes(client.exec(container, "sh", "-c", "cat /proc/[0-9]*/cmdline").stdout)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Before any conftest below imports it: the suites assert, and pytest is to say what it compared.
+pytest.register_assert_rewrite("runtime_core.testing")
+
 _NEEDS_ROOT = ("kernel", "contract", "faults")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from runtime_core.container import devices, messages, parent
+from runtime_core.container import messages, parent
 from runtime_core.container.parent import Init
 from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.kernel import failpoint, namespaces
@@ -57,13 +57,12 @@ def create(request: CreateRequest) -> Init:
     Raises what init reported, with its step and path; then nothing is left of the container.
     """
     _check(request)
-    resources = devices.with_default_rules(request.spec["linux"].get("resources") or {})
-    request.cgroups.create(request.cgroup_path, resources)
-    failpoint.hit("container.create.cgroup")
+    is_ours = not request.cgroups.exists(request.cgroup_path)
     try:
         return _set_up(request)
     except BaseException:
-        request.cgroups.destroy(request.cgroup_path)
+        if is_ours:
+            request.cgroups.destroy(request.cgroup_path)
         raise
 
 

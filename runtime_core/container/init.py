@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 
-from runtime_core.container import messages, root_mount, rootfs, sysctls
+from runtime_core.container import devices, messages, root_mount, rootfs, sysctls
 from runtime_core.container.console import open_console
 from runtime_core.container.credentials import Credentials, adjust_oom_score
 from runtime_core.container.program import Program, give_stdio, take_stdio
@@ -112,6 +112,7 @@ class _Setup:
     def run(self, joined: dict[str, int]) -> None:
         request = self.request
         leave_parent({self.channel.fileno(), *request.stdio, *joined.values()})
+        self._create_cgroup()
         self._enter_namespaces({kind: joined[kind] for kind in joined if kind != "pid"})
         self.step.doing = "preparing the root file system"
         tree = rootfs.gather(request.root, request.spec)
@@ -120,6 +121,7 @@ class _Setup:
     def run_through(self, joined: dict[str, int], parent: socket.socket) -> None:
         request = self.request
         leave_parent({self.channel.fileno(), parent.fileno(), *request.stdio, *joined.values()})
+        self._create_cgroup()
         self.step.doing = "preparing the root file system"
         tree = rootfs.gather(request.root, request.spec, joined["user"])
         give_stdio(request.stdio, self._host_uid(joined["user"]))
@@ -144,6 +146,13 @@ class _Setup:
         except Exception as error:  # noqa: BLE001  the edge of a process: the parent raises it again
             messages.send_failure(self.channel, error, self.step.doing)
             os._exit(127)
+
+    def _create_cgroup(self) -> None:
+        """Here and not in the parent: a monitor would keep the pages that this writes on for the pod's life."""
+        self.step.doing = "creating the cgroup"
+        resources = devices.with_default_rules(self.request.spec["linux"].get("resources") or {})
+        self.request.cgroups.create(self.request.cgroup_path, resources)
+        failpoint.hit("container.create.cgroup")
 
     def _host_uid(self, user_namespace: int) -> int:
         uid, gid = self.credentials.uid, self.credentials.gid

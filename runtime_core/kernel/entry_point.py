@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,4 +13,5 @@ if TYPE_CHECKING:
 def load(entry: str) -> Any:
     """What "module:attribute" stands for; the module is imported when it is not there yet."""
     module, _, attribute = entry.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    # In a monitor it is there, and the import machinery would write on pages that are shared until then.
+    return getattr(sys.modules.get(module) or importlib.import_module(module), attribute)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from cri.api.v1 import api_pb2 as api
 from cri.listing import has_labels, pages
 from cri.service import Service
-from cri.translate import status
 from runtime_core.serving.gate import Call
 
 _PAGE = 200
@@ -27,7 +26,7 @@ def stream_containers(
 
 def _query(service: Service, wanted: api.ContainerFilter) -> list[api.Container]:
     found = []
-    for record in service.node.containers.all():
+    for record, item in service.container_items.of(service.node.containers.all()):
         if wanted.id and not record.id.startswith(wanted.id):
             continue
         if wanted.pod_sandbox_id and not record.sandbox_id.startswith(wanted.pod_sandbox_id):
@@ -36,5 +35,5 @@ def _query(service: Service, wanted: api.ContainerFilter) -> list[api.Container]
             continue
         if not has_labels(record.labels, wanted.label_selector):
             continue
-        found.append(status.container_item(record))
+        found.append(item)
     return found

@@ -27,12 +27,12 @@ def stream_pod_sandboxes(
 
 def _query(service: Service, wanted: api.PodSandboxFilter) -> list[api.PodSandbox]:
     found = []
-    for record in service.node.sandboxes.all():
+    for record, item in service.sandbox_items.of(service.node.sandboxes.all()):
         if wanted.id and not record.spec.id.startswith(wanted.id):
             continue
         if wanted.HasField("state") and status.sandbox_state(record) != wanted.state.state:
             continue
         if not has_labels(record.spec.labels, wanted.label_selector):
             continue
-        found.append(status.sandbox_item(record))
+        found.append(item)
     return found

@@ -14,10 +14,13 @@ from typing import Any, Self
 
 import pytest
 
+from runtime_core.cgroups.detect import detected
 from runtime_core.container import create as container_create
 from runtime_core.container import exec as container_exec
 from runtime_core.container.parent import Init, end
 from runtime_core.container.start import start
+from runtime_core.registry import locate
+from runtime_core.testing.tools import need
 
 _CAPABILITIES = [
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
@@ -41,12 +44,12 @@ class Box:
     """One image, one cgroup; `spec` is the default Kubernetes container and may be changed before `create`."""
 
     def __init__(self, directory: Path, cgroups: Any) -> None:
-        self.directory, self.cgroups = directory, cgroups
+        self.directory, self.cgroups, self._unified = directory, cgroups, detected() == "v2"
         self.cgroup_path = f"/trivet-test-{secrets.token_hex(4)}/box"
         self.image = directory / "image"
         for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "root", "data"):
             (self.image / name).mkdir(parents=True)
-        shutil.copy(_static_busybox(), self.image / "bin" / "busybox")
+        shutil.copy(need("busybox", "busybox-static"), self.image / "bin" / "busybox")
         for name in _applets():
             (self.image / "bin" / name).symlink_to("busybox")
         for name in ("upper", "work"):
@@ -68,6 +71,19 @@ class Box:
     @property
     def linux(self) -> dict[str, Any]:
         return self.spec["linux"]  # type: ignore[no-any-return]
+
+    def controller(self, name: str) -> str:
+        """Where a container finds the files of one controller."""
+        return "/sys/fs/cgroup" if self._unified else f"/sys/fs/cgroup/{name}"
+
+    def cgroups_of(self, lines: list[str]) -> set[str]:
+        """The paths in the lines of /proc/PID/cgroup, in the hierarchies that the driver uses."""
+        return {line.split(":", 2)[2] for line in lines if self._unified or not line.startswith("0:")}
+
+    def cgroup_is_left(self, path: str = "") -> bool:
+        """Whether any hierarchy has its cgroup, or `path`; the machine says so, not the driver."""
+        name = (path or self.cgroup_path)[1:]
+        return any(list(Path("/sys/fs/cgroup").glob(where + name)) for where in ("", "*/"))
 
     def root(self) -> dict[str, Any]:
         snapshot = self.directory / "snapshot"
@@ -172,10 +188,22 @@ class _Streams:
         return self._files[0].read().decode(), self._files[1].read().decode()
 
 
+def read_all(console: int) -> str:
+    """What a terminal says until its last user closes it, in however many pieces the kernel hands it over."""
+    text = b""
+    while True:
+        try:
+            chunk = os.read(console, 4096)
+        except OSError:  # EIO: the last slave was closed
+            return text.decode()
+        text += chunk
+
+
 @pytest.fixture(scope="session")
 def cgroups() -> Any:
-    """The driver by its entry point, as the monitor gets it."""
-    return EntryPoint("v1", "plugins.cgroup_managers.v1:CgroupV1", "trivet.cgroup").load()()
+    """The driver that fits this machine, by its entry point, as the monitor gets it."""
+    name = detected()
+    return EntryPoint(name, locate("cgroup", name), "trivet.cgroup").load()()
 
 
 @pytest.fixture
@@ -188,7 +216,7 @@ def box(tmp_path: Path, cgroups: Any) -> Iterator[Box]:
     finally:
         made.close()
     gc.collect()
-    assert not os.path.exists(f"/sys/fs/cgroup/memory{made.cgroup_path}"), "a cgroup is left"
+    assert not made.cgroup_is_left(made.cgroup_path.rpartition("/")[0]), "a cgroup is left"
     assert (_mounts(), _descriptors()) == before, "a mount or a descriptor is left"
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -213,12 +241,6 @@ def _wait(pid: int) -> int:
     _pid, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
-
-
-def _static_busybox() -> str:
-    found = shutil.which("busybox")
-    assert found, "the tests need busybox, statically linked (Debian: apt-get install busybox-static)"
-    return found
 
 
 def _applets() -> list[str]:

@@ -355,7 +355,8 @@ def test_source_that_is_missing_is_not_found(box: Box) -> None:
 
 def test_cgroup_mount_is_read_only(box: Box) -> None:
     """Neither a controller's files nor the directory above can be written (CVE-2023-25809)."""
-    finished = box.shell("echo 1 > /sys/fs/cgroup/pids/notify_on_release; mkdir /sys/fs/cgroup/x /sys/fs/cgroup/pids/x")
+    pids = box.controller("pids")
+    finished = box.shell(f"echo 1 > {pids}/cgroup.procs; mkdir /sys/fs/cgroup/x {pids}/y")
     assert finished.stderr.count("Read-only file system") == 3
 
 

@@ -27,9 +27,17 @@ class CgroupV1:
     """See runtime_core.interfaces.cgroup_manager."""
 
     def __init__(self) -> None:
-        self._roots = _hierarchies()
-        if "memory" not in self._roots:
-            raise FailedPrecondition("cgroup v1: no memory controller is mounted")
+        self._found: dict[str, str] = {}
+
+    @property
+    def _roots(self) -> dict[str, str]:
+        """Looked up at first use: mostly in a process that a monitor forks, and not in the monitor itself."""
+        if not self._found:
+            found = _hierarchies()
+            if "memory" not in found:
+                raise FailedPrecondition("cgroup v1: no memory controller is mounted")
+            self._found = found
+        return self._found
 
     def create(self, path: str, resources: dict[str, Any]) -> list[str]:
         _check(path)

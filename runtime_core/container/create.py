@@ -29,6 +29,7 @@ _MISSING_OF_PROCESS = ("scheduler", "ioPriority", "execCPUAffinity", "selinuxLab
 class CreateRequest:
     """One container to create: its OCI spec, its root mount, its stdio, its cgroup.
 
+    The cgroup is the container's alone: it is made with it, and destroyed when that fails.
     `namespaces` are descriptors to join, by OCI type; they stand for a path in linux.namespaces.
     """
 
@@ -57,12 +58,10 @@ def create(request: CreateRequest) -> Init:
     Raises what init reported, with its step and path; then nothing is left of the container.
     """
     _check(request)
-    is_ours = not request.cgroups.exists(request.cgroup_path)
     try:
         return _set_up(request)
     except BaseException:
-        if is_ours:
-            request.cgroups.destroy(request.cgroup_path)
+        request.cgroups.destroy(request.cgroup_path)
         raise
 
 

@@ -29,7 +29,6 @@ class Container:
 
     __slots__ = (
         "_init",
-        "_oom_before",
         "_stdin",
         "cgroup_path",
         "cgroups",
@@ -72,7 +71,6 @@ class Container:
             exit_record.remove(directory + "/containers", self.id)
             raise
         self.status = "created"
-        self._oom_before = 0
 
     def _create(self, request: dict[str, Any], user_namespace: int) -> None:
         is_terminal = bool(request["spec"]["process"].get("terminal"))
@@ -116,7 +114,6 @@ class Container:
     def start(self) -> int:
         if self.status != "created":
             raise FailedPrecondition(f"container {self.id} is {self.status}, only a created one can be started")
-        self._oom_before = self.cgroups.oom_kills(self.cgroup_path)
         failpoint.hit("monitor.start.before")
         container_start.start(self._init)
         self.status = "running"
@@ -156,7 +153,7 @@ class Container:
 
     def ended(self, exit_code: int) -> dict[str, Any]:
         """Write down that the init has ended; the record."""
-        is_oom = self.cgroups.oom_kills(self.cgroup_path) > self._oom_before
+        is_oom = self.cgroups.oom_kills(self.cgroup_path) > 0  # the cgroup is new with the container
         self.exit = {
             "pod_id": self.pod_id,
             "container_id": self.id,

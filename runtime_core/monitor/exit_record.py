@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 def write(directory: str, name: str, record: dict[str, Any]) -> None:
     """Durable and atomic: temporary file, fsync, rename, fsync of the directory."""
-    os.makedirs(directory, 0o700, exist_ok=True)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        pass
     temporary = f"{directory}/.{name}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

@@ -100,7 +100,9 @@ class Monitor:
     # -- connections
 
     def _accept(self) -> None:
-        connection, _address = self._listener.accept()
+        # Not accept(), which makes enumerations of family and type: Python code on pages that are shared until then.
+        descriptor, _address = self._listener._accept()  # type: ignore[attr-defined]
+        connection = socket.socket(fileno=descriptor)
         self._connections[connection.fileno()] = connection
         self._watch(connection.fileno(), lambda: self._serve(connection))
 

@@ -132,9 +132,7 @@ class _Setup:
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        flags = syscalls.CLONE_PARENT
-        for kind in self.made - {"cgroup"}:
-            flags |= namespaces.FLAGS[kind]
+        flags = syscalls.CLONE_PARENT | namespaces.flags_of(self.made - {"cgroup"})
         pid, pidfd = syscalls.clone3(flags, 0)
         if pid:
             messages.send(parent, messages.PID, str(pid).encode(), (pidfd,))

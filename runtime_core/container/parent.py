@@ -100,10 +100,7 @@ def _already_in(wanted: list[dict[str, str]], joined: dict[str, int]) -> set[str
 
 
 def _flags(made: set[str]) -> int:
-    flags = 0
-    for kind in made - {"cgroup"}:  # that one is made when the cgroups are joined
-        flags |= namespaces.FLAGS[kind]
-    return flags
+    return namespaces.flags_of(made - {"cgroup"})  # that one is made when the cgroups are joined
 
 
 def _fork(

@@ -30,6 +30,14 @@ def file_name(kind: str) -> str:
     return _FILES.get(kind, kind)
 
 
+def flags_of(kinds: Iterable[str]) -> int:
+    """The clone flags of some OCI types together."""
+    flags = 0
+    for kind in kinds:
+        flags |= FLAGS[kind]
+    return flags
+
+
 def is_own(descriptor: int, kind: str) -> bool:
     """Whether this process is in that namespace already."""
     there, here = os.fstat(descriptor), os.stat(f"/proc/self/ns/{file_name(kind)}")
@@ -102,12 +110,9 @@ def create_owned(
 
     OCI type → descriptor; the key "user" is among them.
     """
-    flags = 0
-    for kind in kinds:
-        flags |= FLAGS[kind]
     waits, holds = os.pipe2(os.O_CLOEXEC)
     try:
-        pid, pidfd = fork_owned(flags, uid_mappings, gid_mappings)
+        pid, pidfd = fork_owned(flags_of(kinds), uid_mappings, gid_mappings)
         if pid == 0:
             os.close(holds)
             os.read(waits, 1)  # end of file: the parent is done, or dead

@@ -90,9 +90,7 @@ def _root(pod: dict[str, Any]) -> int:
 
 
 def _enter(kinds: list[str]) -> None:
-    flags = 0
-    for kind in kinds:
-        flags |= namespaces.FLAGS[kind]
+    flags = namespaces.flags_of(kinds)
     if flags:
         syscalls.unshare(flags)
 
@@ -106,9 +104,7 @@ def _enter_owned(pod: dict[str, Any], kinds: list[str], attach: Callable[[int], 
     )
     first = 0
     if pod["pid_mode"] == "pod":
-        flags = 0
-        for kind in kinds:
-            flags |= namespaces.FLAGS[kind]
+        flags = namespaces.flags_of(kinds)
         first = pod_init.fork(clone=lambda own: namespaces.fork_owned(own | flags, uids, gids))
         attach(first)  # from outside: the files of cgroups are not its root's
         made = namespaces.open_of(first, ("user", *kinds))

@@ -16,7 +16,11 @@ from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
-PROTOCOLS = {Path("cri/api/v1/api.proto"): Path("tests/architecture/cri_fields.txt")}
+PROTOCOLS = {
+    Path("cri/api/v1/api.proto"): Path("tests/architecture/cri_fields.txt"),
+    Path("csi_driver/api/v1/csi.proto"): Path("tests/architecture/csi_fields.txt"),
+    Path("csi_driver/api/registration/registration.proto"): Path("tests/architecture/registration_fields.txt"),
+}
 
 
 def main() -> int:

@@ -2,7 +2,8 @@
 
 A field `cni_conf_dir` is the key `cni-conf-dir`, and one with a text, Annotated[Path, "text"], the
 option `--cni-conf-dir` too. Every field has a default. The files are FILE and then config.d/*.yaml beside
-it, by name: the later one wins, and mappings are merged deep.
+it, by name: the later one wins, and mappings are merged deep. One file serves every program of the
+machine: the keys `csi` and `cni` hold what belongs to those, and trivet-cri reads the rest.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from runtime_core.errors import InvalidArgument
 
 Settings = TypeVar("Settings")
 _DROP_INS = "config.d"
+#: keys under which the other programs' settings stand
+_SECTIONS = ("csi", "cni")
 _LARGEST = 1024 * 1024
 _SCALARS: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}
 _NAMES = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
@@ -36,24 +39,24 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Any], default_file: 
             )
 
 
-def settings(kind: type[Settings], arguments: argparse.Namespace, default_file: Path) -> Settings:
+def settings(kind: type[Settings], arguments: argparse.Namespace, default_file: Path, section: str = "") -> Settings:
     """What the files say, and over it what `arguments` (of `add_options`) say.
 
     `default_file` may be missing, a named one may not. Raises InvalidArgument naming file and key.
     """
     if arguments.config is not None and not os.path.exists(arguments.config):
         raise InvalidArgument(f"--config: {arguments.config} does not exist")
-    found = load(kind, arguments.config or default_file)
+    found = load(kind, arguments.config or default_file, section)
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(arguments).items() if name in names}
     return dataclasses.replace(found, **given)  # type: ignore[type-var]
 
 
-def load(kind: type[Settings], path: Path) -> Settings:
-    """The settings of a file and its drop-ins; a file that is not there says nothing."""
+def load(kind: type[Settings], path: Path, section: str = "") -> Settings:
+    """The settings of a file and its drop-ins, in `section` where one is named; a file that is not there says nothing."""
     merged: dict[str, Any] = {}
     for file in (path, *sorted((path.parent / _DROP_INS).glob("*.yaml"))):
-        document = _read(file)
+        document = _section(_read(file), section, f"{file}: ")
         _into(kind, document, f"{file}: ")  # checked by itself, so that the error names its file
         merged = _merge(merged, document)
     return typing.cast(Settings, _into(kind, merged, f"{path}: "))
@@ -101,6 +104,15 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidArgument(f"{path}: is not a mapping of keys to values")
     return document
+
+
+def _section(document: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    if not name:
+        return {key: value for key, value in document.items() if key not in _SECTIONS}
+    found = document.get(name, {})
+    if not isinstance(found, dict):
+        raise InvalidArgument(f"{where}{name}: {found!r} is not a mapping")
+    return found
 
 
 def _merge(below: Any, above: Any) -> Any:

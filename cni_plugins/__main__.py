@@ -1,30 +1,36 @@
-"""trivet-cni: install the plugin executables."""
+"""trivet-cni: one module per command, imported when it is called."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from pathlib import Path
 
-from cni_plugins.install import install
 from runtime_core.errors import TrivetError
 
+#: command → what it does; the module cni_plugins.commands.<command> has `configure(parser)` and `run(arguments)`
+COMMANDS = {
+    "install": "write the plugin executables",
+    "serve": "be the warm service that the executables ask",
+}
 
-def main() -> int:
+
+def main(words: list[str] | None = None) -> int:
+    words = sys.argv[1:] if words is None else words
     parser = argparse.ArgumentParser(prog="trivet-cni", description="Trivet's CNI plugins.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("install", help="write the plugin executables")
-    command.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="where to (default %(default)s)")
-    command.add_argument("--overwrite", action="store_true", help="also replace files that are not Trivet's")
-    command.add_argument("--packet-filter", default="nftables", help="driver of trivet.packetfilter (default %(default)s)")
-    arguments = parser.parse_args()
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, what in COMMANDS.items():
+        command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        if name == next(iter(words), ""):
+            module = importlib.import_module(f"cni_plugins.commands.{name.replace('-', '_')}")
+            module.configure(command)
+            command.set_defaults(run=module.run)
+    arguments = parser.parse_args(words)
     try:
-        names = install(arguments.bin_dir, overwrite=arguments.overwrite, packet_filter=arguments.packet_filter)
+        return int(arguments.run(arguments))
     except TrivetError as error:
         print(f"trivet-cni: {error}", file=sys.stderr)
         return error.exit_status
-    print(f"installed {', '.join(names)} in {arguments.bin_dir}")
-    return 0
 
 
 if __name__ == "__main__":

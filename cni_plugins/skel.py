@@ -1,4 +1,4 @@
-"""What every plugin executable does: environment and stdin in, result or error object on stdout. Cold.
+"""What every plugin executable does: environment and configuration in, result or error object out. Cold.
 
 CNI specification 1.1, sections 2 and 5.
 """
@@ -23,32 +23,48 @@ _FUNCTIONS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STAT
 _NEEDS_INTERFACE = ("ADD", "DEL", "CHECK")
 _MOST_CONFIG = 4 * 1024 * 1024
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-_BAD_ENVIRONMENT, _DECODING_FAILED, _INCOMPATIBLE, _NOT_AVAILABLE = 4, 6, 1, 50
+_BAD_ENVIRONMENT, _DECODING_FAILED, _INCOMPATIBLE, _NOT_AVAILABLE, _UNKNOWN = 4, 6, 1, 50, 999
 
 
-def main(modules: dict[str, str], kind: str, packet_filter: str = "") -> int:
-    """Serve one call of the plugin `kind`; the exit status.
+def answer(kind: str, modules: dict[str, str], packet_filter: str, text: bytes, arguments: list[str]) -> tuple[int, bytes]:
+    """Serve the call of the plugin `kind` that the environment describes: (exit status, what goes to standard output).
 
-    `modules` are all of ours, type → module; `packet_filter` is the entry point of the driver that they use.
+    `modules` are all of ours, type → module; `packet_filter` is the entry point of the driver that they use; `text` is
+    the configuration. With `arguments` it is no CNI call, but the plugin's own command line.
     """
-    version = cni_result.VERSIONS[-1]
+    command = os.environ.get("CNI_COMMAND", "")
+    if arguments:
+        return _command_line(kind, modules, arguments), b""
+    if command == "VERSION":
+        return 0, _line({"cniVersion": cni_result.VERSIONS[-1], "supportedVersions": list(cni_result.VERSIONS)})
     try:
-        command = os.environ.get("CNI_COMMAND", "")
-        if command == "VERSION":
-            print(json.dumps({"cniVersion": version, "supportedVersions": list(cni_result.VERSIONS)}))
-            return 0
-        config = _config()
-        version = config.get("cniVersion", "0.1.0")
-        answer = _serve(modules, kind, command, config, packet_filter)
+        found = _serve(modules, kind, command, text, packet_filter)
     except TrivetError as error:
-        print(json.dumps(_error(error, version)))
-        return 1
+        code = getattr(error, "code", None) or error.cni_code
+        return 1, error_object(code, str(error), version_of(text), getattr(error, "details", ""))
     except OSError as error:
-        print(json.dumps(_error(from_oserror(error, kind), version)))
-        return 1
-    if answer is not None:
-        print(json.dumps(answer))
-    return 0
+        failure = from_oserror(error, f"{kind} {command}")
+        return 1, error_object(failure.cni_code, str(failure), version_of(text))
+    except Exception as error:  # noqa: BLE001 - the edge of a process: a runtime reads no traceback
+        import traceback  # here: what it needs takes longer than a call
+
+        traceback.print_exc()
+        return 1, error_object(_UNKNOWN, f"{kind} {command}: {type(error).__name__}: {error}", version_of(text))
+    return 0, b"" if found is None else _line(found)
+
+
+def error_object(code: int, message: str, version: str, details: str = "") -> bytes:
+    """What a failed plugin prints (specification section 5)."""
+    return _line({"cniVersion": version, "code": code, "msg": message, "details": details})
+
+
+def version_of(text: bytes) -> str:
+    """The version of a configuration, as far as it can be read."""
+    try:
+        version = json.loads(text).get("cniVersion", "0.1.0")
+    except (ValueError, AttributeError, RecursionError):
+        version = ""
+    return version if version in cni_result.VERSIONS else cni_result.VERSIONS[-1]
 
 
 class CniError(TrivetError):
@@ -59,9 +75,18 @@ class CniError(TrivetError):
         self.code = code
 
 
-def _serve(modules: dict[str, str], kind: str, command: str, config: dict[str, Any], packet_filter: str) -> dict[str, Any] | None:
+def _command_line(kind: str, modules: dict[str, str], arguments: list[str]) -> int:
+    command = getattr(importlib.import_module(modules[kind]), "command_line", None)
+    if command is None:
+        print(f"{kind}: takes no arguments: its parameters are in the environment (CNI specification)", file=sys.stderr)
+        return 2
+    return int(command(arguments) or 0)
+
+
+def _serve(modules: dict[str, str], kind: str, command: str, text: bytes, packet_filter: str) -> dict[str, Any] | None:
     if command not in _FUNCTIONS:
-        raise CniError(_BAD_ENVIRONMENT, f"CNI_COMMAND: {command!r} is unknown")
+        raise CniError(_BAD_ENVIRONMENT, f"CNI_COMMAND: {command!r} is none of {', '.join(_FUNCTIONS)} and VERSION")
+    config = _config(text)
     try:
         cni_result.check_version(config.get("cniVersion", "0.1.0"))
     except InvalidArgument as error:
@@ -106,11 +131,10 @@ def _delegate(modules: dict[str, str], kind: str, verb: str, request: Request) -
     return plugins.call(kind, verb, request)
 
 
-def _config() -> dict[str, Any]:
-    text = sys.stdin.buffer.read(_MOST_CONFIG + 1)
+def _config(text: bytes) -> dict[str, Any]:
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CniError(_DECODING_FAILED, f"the network configuration is not JSON: {error}") from error
     if len(text) > _MOST_CONFIG or not isinstance(config, dict):
         raise CniError(_DECODING_FAILED, "the network configuration is not a JSON object of reasonable size")
@@ -119,6 +143,5 @@ def _config() -> dict[str, Any]:
     return config
 
 
-def _error(error: TrivetError, version: str) -> dict[str, Any]:
-    code = getattr(error, "code", None) or error.cni_code
-    return {"cniVersion": version, "code": code, "msg": str(error), "details": ""}
+def _line(answer: dict[str, Any]) -> bytes:
+    return json.dumps(answer).encode() + b"\n"

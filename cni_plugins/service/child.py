@@ -1,0 +1,135 @@
+"""One call in a child of the service: it becomes as its caller is, and then runs what an executable runs. Cold."""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import gc
+import os
+import select
+import signal
+import struct
+import sys
+
+from cni_plugins import skel
+from cni_plugins.service import code
+from cni_plugins.start import NOT_SERVED, TAKEN
+from runtime_core.kernel import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_CHUNK = 1 << 16
+_DESCRIPTORS = 5
+_SAMPLE = b'{"cniVersion": "1.1.0", "name": "warm", "type": "", "ipam": {"ranges": [[{"subnet": "10.0.0.0/8"}]]}}'
+_CREDENTIALS = struct.Struct("3i")
+
+
+def reset() -> None:
+    """A child that waits for its caller: signals as in any process, and the pages that a call writes on are its own."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    gc.disable()  # it ends before there would be anything to collect
+    os.environ["CNI_COMMAND"] = "WARM"
+    skel.answer("", {}, "", _SAMPLE, [])
+
+
+def serve(connection: _socket.socket, settings: dict[str, Any], fingerprint: code.Fingerprint) -> NoReturn:
+    """Serve the call and end the process; whoever waits at the other end sees an end of file where that fails."""
+    try:
+        connection.setblocking(True)
+        _serve(connection, settings, fingerprint)
+    except OSError as error:  # the caller has gone, or sent nonsense
+        print(f"trivet-cni: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(0)
+
+
+def _serve(connection: _socket.socket, settings: dict[str, Any], fingerprint: code.Fingerprint) -> None:
+    message, descriptors = _receive(connection)
+    if not code.is_current(fingerprint):
+        os.kill(os.getppid(), signal.SIGTERM)
+        return _answer(connection, NOT_SERVED, b"the code has changed")
+    fields, _, text = message.partition(b"\0\0")
+    key, kind, umask, *variables = fields.split(b"\0")
+    if key.decode() != settings["key"] or len(descriptors) != _DESCRIPTORS or not _is_equal(connection):
+        return _answer(connection, NOT_SERVED, b"somebody else's")
+    connection.sendall(TAKEN)
+    _become(descriptors, int(umask, 8), variables)
+    _end_with(connection)
+    status, output = skel.answer(kind.decode(), settings["modules"], settings["packet_filter"], text, [])
+    fcntl.fcntl(connection.fileno(), fcntl.F_SETFL, 0)
+    _send(connection, status, output)
+    return None
+
+
+def _receive(connection: _socket.socket) -> tuple[bytes, list[int]]:
+    space = _socket.CMSG_SPACE(_DESCRIPTORS * 4)
+    data, ancillary, _flags, _address = connection.recvmsg(_CHUNK, space, _socket.MSG_CMSG_CLOEXEC)
+    descriptors: list[int] = []
+    for level, kind, rights in ancillary:
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+            count = len(rights) // 4
+            descriptors += struct.unpack(f"{count}i", rights[: count * 4])
+    chunks = [data]
+    while chunk := connection.recv(_CHUNK):
+        chunks.append(chunk)
+    return b"".join(chunks), descriptors
+
+
+def _is_equal(connection: _socket.socket) -> bool:
+    """Whether the caller is who the service is: for another one, or one with fewer rights, it would do what that one
+    may not do itself."""
+    peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(peer)
+    if pid <= 0 or (uid, gid) != (os.geteuid(), os.getegid()):
+        return False
+    theirs, ours = os.stat(f"/proc/{pid}/ns/user"), os.stat("/proc/self/ns/user")
+    return theirs.st_ino == ours.st_ino and syscalls.capget(pid) == syscalls.capget()
+
+
+def _become(descriptors: list[int], umask: int, variables: list[bytes]) -> None:
+    """The caller's standard error, namespaces, root, working directory, umask and environment."""
+    errors, network, mount, root, directory = descriptors
+    os.dup2(errors, 2)
+    _join(network, "/proc/self/ns/net", syscalls.CLONE_NEWNET)
+    _join(mount, "/proc/self/ns/mnt", syscalls.CLONE_NEWNS)
+    if not os.path.samestat(os.fstat(root), os.stat("/")):
+        os.fchdir(root)
+        os.chroot(".")
+    os.fchdir(directory)
+    os.umask(umask)
+    os.environ.clear()
+    for variable in variables:
+        name, _, value = variable.partition(b"=")
+        os.environ[os.fsdecode(name)] = os.fsdecode(value)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _join(namespace: int, own: str, flag: int) -> None:
+    if not os.path.samestat(os.fstat(namespace), os.stat(own)):
+        syscalls.setns(namespace, flag)
+
+
+def _end_with(connection: _socket.socket) -> None:
+    """A caller that is killed takes its call along, as an executable's would: a DEL after it must not be overtaken.
+    SIGIO ends a process that does not catch it, and comes when the other end of the socket goes."""
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(connection.fileno(), fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection.fileno(), fcntl.F_SETFL, os.O_ASYNC)
+    poll = select.poll()
+    poll.register(connection.fileno(), 0)
+    if any(event & select.POLLHUP for _descriptor, event in poll.poll(0)):  # it was killed before
+        os._exit(1)
+
+
+def _answer(connection: _socket.socket, status: int, output: bytes) -> None:
+    connection.sendall(TAKEN)
+    _send(connection, status, output)
+
+
+def _send(connection: _socket.socket, status: int, output: bytes) -> None:
+    connection.sendall(b"%d %d\n" % (status, len(output)) + output)

@@ -1,0 +1,214 @@
+"""The warm service: everything is imported once, and each call is served by a child of its own. Cold."""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import gc
+import os
+import select
+import signal
+import struct
+
+from cni_plugins.service import child, code
+from runtime_core.errors import TrivetError, from_oserror
+from runtime_core.kernel import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+#: loaded besides the plugins: what only some calls need
+_EXTRA = ("cni_plugins.skel", "runtime_core.cni.invoke")
+_BACKLOG = 1024
+#: more at once only wait for the kernel's locks and take memory from each other
+_CHILDREN_PER_CPU = 4
+#: a chain's next plugin comes while the place of the first is filled
+_WAITING = 2
+
+
+def serve(settings: dict[str, Any], path: str, idle: float, on_ready: Callable[[], None] | None = None) -> bool:
+    """Until SIGTERM, or until nobody has called for `idle` seconds (0: for ever); False when another one serves already."""
+    lock = _lock(path)
+    if lock < 0:
+        return False
+    fingerprint = code.load(*_EXTRA, *settings["modules"].values(), settings["packet_filter"].partition(":")[0])
+    listener = _listen(path)
+    try:
+        gc.collect()
+        gc.freeze()  # children do not write on the pages of what was imported
+        if on_ready is not None:
+            on_ready()
+        _Loop(lambda caller: child.serve(caller, settings, fingerprint), listener, path, idle).run()
+    finally:
+        listener.close()
+        os.close(lock)
+    return True
+
+
+def detach() -> None:
+    """Of the process that started it nothing is kept: descriptors, working directory, environment, signals."""
+    syscalls.close_range(3)
+    null = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.close(null)
+    os.chdir("/")
+    os.environ.clear()
+    os.umask(0o022)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    syscalls.set_process_name("trivet-cni")
+
+
+def _lock(path: str) -> int:
+    """The descriptor of the lock that whoever serves `path` holds, -1 when somebody else does."""
+    directory = os.path.dirname(path)
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if os.stat(directory).st_uid != os.geteuid() or os.stat(directory).st_mode & 0o022:
+            raise TrivetError(f"{directory}: others may write in it")
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise from_oserror(error, f"socket {path}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return -1
+    return descriptor
+
+
+def _listen(path: str) -> _socket.socket:
+    """Who holds the lock may remove what a killed service has left."""
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
+    temporary = f"{path}.new"
+    try:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        before = os.umask(0o177)
+        try:
+            listener.bind(temporary)
+        finally:
+            os.umask(before)
+        listener.listen(_BACKLOG)
+        os.rename(temporary, path)  # it is never there without somebody who listens
+    except OSError as error:
+        listener.close()
+        raise from_oserror(error, f"socket {path}") from error
+    return listener
+
+
+class _Loop:
+    """Keeps a few children waiting, so that no caller waits for a fork; each serves one call."""
+
+    def __init__(self, serve_one: Callable[[_socket.socket], NoReturn], listener: _socket.socket, path: str, idle: float) -> None:
+        self._serve_one, self._listener, self._path, self._idle = serve_one, listener, path, idle
+        self._waiting: set[int] = set()
+        self._working: set[int] = set()
+        self._most = _CHILDREN_PER_CPU * (os.cpu_count() or 1)
+        self._is_ending = False
+        #: a child that has a caller writes its pid
+        self._told, self._tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        #: its end tells children that nobody else will come
+        self._hold, self._held = os.pipe2(os.O_CLOEXEC)
+
+    def run(self) -> None:
+        """Ends without losing a call: the name goes first, then who has found it by then is served."""
+        waking, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _nothing)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        try:
+            self._fork_waiting()
+            while not self._is_ending and self._wait(waking):
+                self._fork_waiting()
+        finally:
+            os.unlink(self._path)
+            signal.set_wakeup_fd(-1)
+        os.close(self._held)
+        self._held = -1
+        while self._waiting or self._working or _has_caller(self._listener):
+            if not self._waiting and not self._working:
+                self._fork()
+            self._reap(os.waitpid(-1, 0)[0])
+
+    def _wait(self, waking: int) -> bool:
+        """Until something has happened; False when nothing did for too long."""
+        poll = select.poll()
+        poll.register(waking, select.POLLIN)
+        poll.register(self._told, select.POLLIN)
+        if not poll.poll(self._idle * 1000 if self._idle and not self._working else None):
+            return False
+        self._note_working()
+        try:
+            while os.read(waking, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        while self._waiting or self._working:
+            pid, _status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            self._reap(pid)
+        return True
+
+    def _note_working(self) -> None:
+        try:
+            while pids := os.read(self._told, 4 * 1024):
+                for (pid,) in struct.iter_unpack("i", pids):
+                    if pid in self._waiting:
+                        self._waiting.remove(pid)
+                        self._working.add(pid)
+        except BlockingIOError:
+            pass
+
+    def _reap(self, pid: int) -> None:
+        self._waiting.discard(pid)
+        self._working.discard(pid)
+
+    def _fork_waiting(self) -> None:
+        while len(self._waiting) < _WAITING and len(self._waiting) + len(self._working) < self._most:
+            self._fork()
+
+    def _fork(self) -> None:
+        pid = os.fork()
+        if pid == 0:
+            child.reset()
+            if self._held >= 0:
+                os.close(self._held)
+            connection = self._next_caller()
+            os.write(self._tell, struct.pack("i", os.getpid()))
+            for descriptor in (self._tell, self._told, self._hold, self._listener.fileno()):
+                os.close(descriptor)
+            self._serve_one(connection)
+        self._waiting.add(pid)
+
+    def _next_caller(self) -> _socket.socket:
+        """In a child: it ends when there will be none."""
+        poll = select.poll()
+        poll.register(self._listener.fileno(), select.POLLIN)
+        poll.register(self._hold, select.POLLHUP)
+        while True:
+            ready = [descriptor for descriptor, _event in poll.poll()]
+            if self._listener.fileno() in ready:
+                try:
+                    descriptor, _address = self._listener._accept()  # type: ignore[attr-defined]
+                except BlockingIOError:
+                    continue  # another child was quicker
+                return _socket.socket(fileno=descriptor)
+            os._exit(0)
+
+    def _end(self, _number: int, _frame: Any) -> None:
+        self._is_ending = True
+
+
+def _has_caller(listener: _socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(listener.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _nothing(_number: int, _frame: Any) -> None:
+    """The wake-up descriptor tells."""

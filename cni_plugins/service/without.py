@@ -1,0 +1,51 @@
+"""A call without the service: the plugin in this process, and the service started for the next call. Cold."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_TRY_AGAIN = 11
+
+
+def run(kind: str, settings: dict[str, Any], text: bytes) -> tuple[int, bytes]:
+    """(exit status, output) of the plugin for this process's environment."""
+    sys.path.extend(settings["path"])
+    from cni_plugins import skel
+
+    return skel.answer(kind, settings["modules"], settings["packet_filter"], text, sys.argv[1:])
+
+
+def give_up(kind: str, settings: dict[str, Any], text: bytes) -> tuple[int, bytes]:
+    """After the service died in the middle of an ADD: nobody knows how far it came, so what it made is taken down."""
+    os.environ["CNI_COMMAND"] = "DEL"
+    status, output = run(kind, settings, text)
+    from cni_plugins import skel
+
+    why = "the service died in the middle of ADD" + ("" if status == 0 else f"; DEL failed: {output.decode().strip()}")
+    return 1, skel.error_object(_TRY_AGAIN, why, skel.version_of(text))
+
+
+def start_service(settings: dict[str, Any]) -> None:
+    """In a process of its own, which outlives this one; nobody waits until it listens."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:  # nothing may unwind into the caller's frames: they belong to the call
+        null = os.open("/dev/null", os.O_RDWR)
+        for standard in (0, 1, 2):  # at once: the caller's runtime waits for the end of its pipes
+            os.dup2(null, standard)
+        os.setsid()
+        if os.fork() == 0:
+            sys.path.extend(settings["path"])
+            from cni_plugins.service import server
+
+            server.detach()
+            server.serve(settings, settings["socket"], settings["idle"])
+    finally:
+        os._exit(0)

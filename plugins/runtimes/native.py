@@ -32,8 +32,9 @@ from runtime_core.interfaces.runtime import (
 )
 from runtime_core.kernel import entry_point, mounts
 from runtime_core.kernel.seccomp import FilterCache
-from runtime_core.monitor import exit_record, pod
+from runtime_core.monitor import exit_record
 from runtime_core.monitor.client import Connection, Monitors
+from runtime_core.monitor.pin import unpin
 
 _MONITOR = "runtime_core.monitor.server:main"
 _READY_SECONDS = 30.0
@@ -322,6 +323,6 @@ def _memfd(content: bytes) -> int:
 
 def _unpin(path: str) -> None:
     try:
-        pod.unpin(path)
+        unpin(path)
     except OSError as error:
         raise from_oserror(error, f"unpinning network namespace {path}") from error

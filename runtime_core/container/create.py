@@ -14,9 +14,7 @@ from runtime_core.kernel import failpoint, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from runtime_core.interfaces.cgroup_manager import CgroupManager
+    from runtime_core.container.request import CreateRequest
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,255}")
 #: A volume on a dead server blocks the init for ever, which must not block the monitor (containerd#13867).
@@ -24,32 +22,6 @@ _SECONDS = 60.0
 #: What the specification has and this version does not do: better refused than left out in silence.
 _MISSING = ("timeOffsets", "intelRdt", "personality", "mountLabel")
 _MISSING_OF_PROCESS = ("scheduler", "ioPriority", "execCPUAffinity", "selinuxLabel")
-
-
-class CreateRequest:
-    """One container to create: its OCI spec, its root mount, its stdio, its cgroup.
-
-    The cgroup is the container's alone: it is made with it, and destroyed when that fails.
-    `namespaces` are descriptors to join, by OCI type; they stand for a path in linux.namespaces.
-    """
-
-    __slots__ = ("cgroup_path", "cgroups", "id", "namespaces", "root", "seccomp", "spec", "stdio")
-
-    def __init__(
-        self,
-        *,
-        id: str,
-        spec: dict[str, Any],
-        root: dict[str, Any],
-        stdio: tuple[int, int, int],
-        seccomp: bytes,
-        cgroups: CgroupManager,
-        cgroup_path: str,
-        namespaces: dict[str, int] | None = None,
-    ) -> None:
-        self.id, self.spec, self.root, self.stdio = id, spec, root, stdio
-        self.seccomp, self.cgroups, self.cgroup_path = seccomp, cgroups, cgroup_path
-        self.namespaces = namespaces or {}
 
 
 def create(request: CreateRequest) -> Init:

@@ -21,7 +21,7 @@ from runtime_core.kernel import failpoint, namespaces, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime_core.container.create import CreateRequest
+    from runtime_core.container.request import CreateRequest
 
 _OVERFLOW_ID = 65534  # what an id looks like that has no mapping
 

@@ -19,7 +19,7 @@ from runtime_core.kernel import namespaces, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime_core.container.create import CreateRequest
+    from runtime_core.container.request import CreateRequest
 
 
 _END_MILLISECONDS = 5000

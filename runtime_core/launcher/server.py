@@ -21,7 +21,6 @@ import select
 import signal
 import socket
 import sys
-import traceback
 
 from runtime_core.kernel import syscalls
 from runtime_core.launcher import messages
@@ -112,6 +111,7 @@ def _run(job: Any, argument: dict[str, Any], descriptors: list[int]) -> None:
         job(argument, descriptors)
         status = 0
     except BaseException:  # noqa: BLE001  the last frame of a process: what is raised here can only be printed
-        traceback.print_exc(file=sys.stderr)
+        # Not by `traceback`, which would keep its imports in every pod's monitor.
+        sys.__excepthook__(*sys.exc_info())  # type: ignore[arg-type]
     finally:
         os._exit(status)

@@ -9,6 +9,7 @@ import time
 
 from runtime_core.container import create as container_create
 from runtime_core.container import start as container_start
+from runtime_core.container.request import CreateRequest
 from runtime_core.errors import FailedPrecondition, InvalidArgument, from_oserror
 from runtime_core.kernel import failpoint
 from runtime_core.monitor import exit_record
@@ -79,7 +80,7 @@ class Container:
             if not is_terminal:
                 theirs = self._open_stdio(keeps_stdin=request["stdin"])
             self._init = container_create.create(
-                container_create.CreateRequest(
+                CreateRequest(
                     id=self.id,
                     spec=request["spec"],
                     root=request["root"],

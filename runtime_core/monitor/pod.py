@@ -15,6 +15,7 @@ import struct
 from runtime_core.container import messages, pod_init, sysctls
 from runtime_core.errors import FailedPrecondition
 from runtime_core.kernel import failpoint, namespaces, syscalls
+from runtime_core.monitor.pin import pin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,26 +116,6 @@ def _enter_owned(pod: dict[str, Any], kinds: list[str], attach: Callable[[int], 
     for descriptor in made.values():
         os.close(descriptor)
     return first, user
-
-
-def pin(path: str) -> None:
-    """Bind this process's network namespace to the file `path`, which outlives the process."""
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o444))
-    syscalls.mount("/proc/self/ns/net", path, "", syscalls.MS_BIND)
-
-
-def unpin(path: str) -> None:
-    """Undo `pin`. Idempotent."""
-    try:
-        syscalls.umount2(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-    except OSError as error:
-        if error.errno not in (2, 22):  # ENOENT, EINVAL: not there, not mounted
-            raise
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 def _loopback_up() -> None:

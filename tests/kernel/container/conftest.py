@@ -18,6 +18,7 @@ from runtime_core.cgroups.detect import detected
 from runtime_core.container import create as container_create
 from runtime_core.container import exec as container_exec
 from runtime_core.container.parent import Init, end
+from runtime_core.container.request import CreateRequest
 from runtime_core.container.start import start
 from runtime_core.registry import locate
 from runtime_core.testing.tools import need
@@ -99,7 +100,7 @@ class Box:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             made = container_create.create(
-                container_create.CreateRequest(
+                CreateRequest(
                     id="box", spec=copy.deepcopy(self.spec), root=root or self.root(),
                     stdio=stdio or (null, null, null), seccomp=self.seccomp, cgroups=self.cgroups,
                     cgroup_path=self.cgroup_path, namespaces=self.namespaces,

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from runtime_core.container import lsm
-from runtime_core.container.create import CreateRequest, create
+from runtime_core.container.create import create
+from runtime_core.container.request import CreateRequest
 from runtime_core.container.start import start
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from runtime_core.kernel import capabilities

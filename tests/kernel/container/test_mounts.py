@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runtime_core.container import create as container_create
+from runtime_core.container.request import CreateRequest
 from runtime_core.container.start import start
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, TrivetError
 from runtime_core.kernel import mounts, syscalls
@@ -392,7 +393,7 @@ def test_nothing_is_imported_in_the_container(box: Box, monkeypatch: pytest.Monk
 def test_request_is_not_changed(box: Box) -> None:
     """The spec that came in is the caller's: create leaves it as it was."""
     before = copy.deepcopy(box.spec)
-    request = container_create.CreateRequest(
+    request = CreateRequest(
         id="box", spec=box.spec, root=box.root(), stdio=(0, 1, 2), seccomp=b"", cgroups=box.cgroups,
         cgroup_path=box.cgroup_path,
     )  # fmt: skip

@@ -1,101 +1,114 @@
-"""Ranges of addresses, checked, and the order in which they are tried; pure. Cold."""
+"""Ranges of addresses, checked, and the order in which they are searched; pure. Cold."""
 
 from __future__ import annotations
 
 import ipaddress
 import itertools
 
+from cni_plugins.ipam.host_local.key import following, key_of
 from runtime_core.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
+
+_KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway")
 
 
 class Range:
-    """One subnet with the part of it that is given out."""
+    """One subnet with the part of it that is given out; `first`, `last` and `gateway` are keys."""
 
-    __slots__ = ("first", "gateway", "last", "network")
+    __slots__ = ("first", "gateway", "gateway_text", "last", "network")
 
     def __init__(self, entry: Any, field: str) -> None:
-        if not isinstance(entry, dict) or "subnet" not in entry:
+        if not isinstance(entry, dict) or not entry.get("subnet"):
             raise InvalidArgument(f"{field}.subnet is missing")
         try:
-            self.network = ipaddress.ip_network(entry["subnet"])
+            self.network = ipaddress.ip_network(_string(entry["subnet"]))
         except ValueError as error:
             raise InvalidArgument(f"{field}.subnet: {error}") from None
         if self.network.num_addresses < 4:
             raise InvalidArgument(f"{field}.subnet: {self.network} is too small to give addresses out")
-        base = int(self.network.network_address)
-        top = base + self.network.num_addresses - (2 if self.network.version == 4 else 1)
-        self.first = self._inside(entry, "rangeStart", field, base + 1)
-        self.last = self._inside(entry, "rangeEnd", field, top)
+        # An IPv6 network has no broadcast address.
+        top = self.network[-2] if self.network.version == 4 else self.network[-1]
+        self.first = key_of(self._inside(entry, "rangeStart", field, self.network[1]))
+        self.last = key_of(self._inside(entry, "rangeEnd", field, top))
         if self.first > self.last:
             raise InvalidArgument(f"{field}: rangeStart is after rangeEnd")
-        self.gateway = self._inside(entry, "gateway", field, base + 1)
+        gateway = self._inside(entry, "gateway", field, self.network[1])
+        self.gateway, self.gateway_text = key_of(gateway), str(gateway)
 
-    def _inside(self, entry: dict[str, Any], key: str, field: str, default: int) -> int:
-        if key not in entry or entry[key] is None:
+    def _inside(self, entry: dict[str, Any], name: str, field: str, default: Any) -> Any:
+        if entry.get(name) in (None, ""):
             return default
         try:
-            address = ipaddress.ip_address(entry[key])
+            address = ipaddress.ip_address(_string(entry[name]))
         except ValueError as error:
-            raise InvalidArgument(f"{field}.{key}: {error}") from None
+            raise InvalidArgument(f"{field}.{name}: {error}") from None
         if address not in self.network:
-            raise InvalidArgument(f"{field}.{key}: {address} is not in {self.network}")
-        return int(address)
+            raise InvalidArgument(f"{field}.{name}: {address} is not in {self.network}")
+        return address
 
-    def __contains__(self, address: int) -> bool:
-        return self.first <= address <= self.last
-
-    def text(self, address: int) -> str:
-        return str(type(self.network.network_address)(address))
+    def __contains__(self, key: bytes) -> bool:
+        return self.first <= key <= self.last
 
 
 def range_sets(ipam: dict[str, Any], extra: Any = None) -> list[list[Range]]:
-    """ipam.ranges with the old ipam.subnet before them; InvalidArgument for overlaps and mixed families."""
-    raw: list[Any] = []
+    """runtimeConfig.ipRanges (`extra`), then the old ipam.subnet, then ipam.ranges.
+
+    InvalidArgument, naming the entry, for overlaps and mixed families, and when there is none at all.
+    """
+    raw = _entries(extra, "runtimeConfig.ipRanges")
     if ipam.get("subnet"):
-        raw.append([{k: ipam[k] for k in ("subnet", "rangeStart", "rangeEnd", "gateway") if k in ipam}])
-    for source, field in ((extra, "runtimeConfig.ipRanges"), (ipam.get("ranges"), "ipam.ranges")):
-        if source is not None and not isinstance(source, list):
-            raise InvalidArgument(f"{field} is not a list")
-        raw += source or []
+        raw.append(("ipam", [{name: ipam[name] for name in _KEYS if name in ipam}]))
+    raw += _entries(ipam.get("ranges"), "ipam.ranges")
     if not raw:
         raise InvalidArgument("ipam.ranges: no range is given")
-    sets = []
-    for number, entries in enumerate(raw):
-        if not isinstance(entries, list) or not entries:
-            raise InvalidArgument(f"ipam.ranges[{number}] is not a list of ranges")
-        sets.append([Range(entry, f"ipam.ranges[{number}][{place}]") for place, entry in enumerate(entries)])
-    _refuse_overlaps([one for group in sets for one in group])
-    for number, group in enumerate(sets):
+    sets: list[list[Range]] = []
+    seen: list[tuple[str, Range]] = []
+    for field, entries in raw:
+        group = []
+        for place, entry in enumerate(entries):
+            name = field if field == "ipam" else f"{field}[{place}]"
+            group.append(Range(entry, name))
+            seen.append((name, group[-1]))
         if len({one.network.version for one in group}) > 1:
-            raise InvalidArgument(f"ipam.ranges[{number}] mixes IPv4 and IPv6")
+            raise InvalidArgument(f"{field} mixes IPv4 and IPv6")
+        sets.append(group)
+    _refuse_overlaps(seen)
     return sets
 
 
-def candidates(group: list[Range], last: str) -> Iterator[tuple[Range, int]]:
-    """Every address of a range set once, beginning after `last`; never a gateway."""
-    spans = list(group)
-    start: int | None = None
-    if last:
-        address = ipaddress.ip_address(last)
-        for place, one in enumerate(spans):
-            if one.network.version == address.version and int(address) in one:
-                spans, start = spans[place:] + spans[:place], int(address) + 1
-                break
-    gateways = {one.gateway for one in group}
-    for place, one in enumerate(spans):
-        begin = start if place == 0 and start is not None else one.first
-        yield from ((one, address) for address in range(begin, one.last + 1) if address not in gateways)
-    if start is not None:
-        yield from ((spans[0], address) for address in range(spans[0].first, start) if address not in gateways)
+def spans(group: list[Range], last: bytes) -> list[tuple[Range, bytes, bytes]]:
+    """(range, first, last) in the order of the search: all of the set once, beginning behind `last`."""
+    for place, one in enumerate(group):
+        if last in one:
+            others = group[place + 1 :] + group[:place]
+            rest = [(one, following(last), one.last)] if last < one.last else []
+            return [*rest, *((other, other.first, other.last) for other in others), (one, one.first, last)]
+    return [(one, one.first, one.last) for one in group]
 
 
-def _refuse_overlaps(ranges: list[Range]) -> None:
-    ordered = sorted(ranges, key=lambda one: (one.network.version, one.first))
-    for one, following in itertools.pairwise(ordered):
-        if one.network.version == following.network.version and following.first <= one.last:
-            raise InvalidArgument(f"ipam.ranges: {one.network} and {following.network} overlap")
+def _entries(value: Any, field: str) -> list[tuple[str, list[Any]]]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise InvalidArgument(f"{field} is not a list")
+    for number, entries in enumerate(value):
+        if not isinstance(entries, list) or not entries:
+            raise InvalidArgument(f"{field}[{number}] is not a list of ranges")
+    return [(f"{field}[{number}]", entries) for number, entries in enumerate(value)]
+
+
+def _refuse_overlaps(ranges: list[tuple[str, Range]]) -> None:
+    ordered = sorted(ranges, key=lambda named: (named[1].first, named[1].last))
+    for before, behind in itertools.pairwise(ordered):
+        if behind[1].first <= before[1].last:
+            one, other = sorted((before, behind), key=ranges.index)
+            raise InvalidArgument(f"{other[0]}: {other[1].network} overlaps {one[0]}, {one[1].network}")
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not an address")
+    return value

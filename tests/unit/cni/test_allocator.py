@@ -2,40 +2,89 @@
 
 from __future__ import annotations
 
-import itertools
+import ipaddress
 from typing import Any
 
 import pytest
 
-from cni_plugins.ipam.host_local.allocator import candidates, range_sets
+from cni_plugins.ipam.host_local.allocator import range_sets, spans
+from cni_plugins.ipam.host_local.key import key_of, text_of
 from runtime_core.errors import InvalidArgument
 
 
-def _texts(ipam: dict[str, Any], last: str = "") -> list[str]:
+def _spans(ipam: dict[str, Any], last: str = "") -> list[tuple[str, str]]:
     (group,) = range_sets(ipam)
-    return [one.text(address) for one, address in itertools.islice(candidates(group, last), 8)]
+    after = key_of(ipaddress.ip_address(last)) if last else b""
+    return [(text_of(first), text_of(end)) for _one, first, end in spans(group, after)]
 
 
-def test_the_gateway_network_and_broadcast_are_never_given() -> None:
-    """A /29 has five addresses to give."""
-    assert _texts({"subnet": "10.0.0.0/29"}) == ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]
+@pytest.mark.parametrize(
+    ("entry", "first", "last", "gateway"),
+    [
+        ({"subnet": "10.0.0.0/29"}, "10.0.0.1", "10.0.0.6", "10.0.0.1"),
+        ({"subnet": "10.0.0.0/30"}, "10.0.0.1", "10.0.0.2", "10.0.0.1"),
+        ({"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.9"}, "10.0.0.9", "10.0.0.254", "10.0.0.1"),
+        ({"subnet": "10.0.0.0/24", "rangeEnd": "10.0.0.9"}, "10.0.0.1", "10.0.0.9", "10.0.0.1"),
+        ({"subnet": "10.0.0.0/24", "gateway": "10.0.0.254"}, "10.0.0.1", "10.0.0.254", "10.0.0.254"),
+        ({"subnet": "10.0.0.0/24", "gateway": "", "rangeStart": None}, "10.0.0.1", "10.0.0.254", "10.0.0.1"),
+        ({"subnet": "fd00::/64"}, "fd00::1", "fd00::ffff:ffff:ffff:ffff", "fd00::1"),
+        ({"subnet": "fd00::/64", "rangeStart": "fd00::10", "rangeEnd": "fd00::20"}, "fd00::10", "fd00::20", "fd00::1"),
+    ],
+)
+def test_the_bounds_of_a_range(entry: dict[str, Any], first: str, last: str, gateway: str) -> None:
+    """The network's own address and IPv4's broadcast are never given; the gateway is the first unless it is said."""
+    for ipam in ({"ranges": [[entry]]}, entry):  # the old form says the same
+        ((one,),) = range_sets(ipam)
+        assert (text_of(one.first), text_of(one.last), one.gateway_text) == (first, last, gateway)
+        assert text_of(one.gateway) == gateway
 
 
-def test_it_goes_on_after_the_last_and_comes_round() -> None:
-    """Round robin: an address that was given back rests for as long as it can."""
-    assert _texts({"subnet": "10.0.0.0/29"}, "10.0.0.4") == ["10.0.0.5", "10.0.0.6", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
+@pytest.mark.parametrize(
+    ("last", "order"),
+    [
+        ("", [("10.0.0.1", "10.0.0.6"), ("10.1.0.1", "10.1.0.6")]),
+        ("10.0.0.4", [("10.0.0.5", "10.0.0.6"), ("10.1.0.1", "10.1.0.6"), ("10.0.0.1", "10.0.0.4")]),
+        ("10.0.0.6", [("10.1.0.1", "10.1.0.6"), ("10.0.0.1", "10.0.0.6")]),
+        ("10.1.0.2", [("10.1.0.3", "10.1.0.6"), ("10.0.0.1", "10.0.0.6"), ("10.1.0.1", "10.1.0.2")]),
+        ("10.9.9.9", [("10.0.0.1", "10.0.0.6"), ("10.1.0.1", "10.1.0.6")]),
+        ("fd00::1", [("10.0.0.1", "10.0.0.6"), ("10.1.0.1", "10.1.0.6")]),
+    ],
+)
+def test_it_goes_on_after_the_last_and_comes_round(last: str, order: list[tuple[str, str]]) -> None:
+    """Round robin through all ranges of a set: an address that was given back rests for as long as it can."""
+    assert _spans({"ranges": [[{"subnet": "10.0.0.0/29"}, {"subnet": "10.1.0.0/29"}]]}, last) == order
+
+
+def test_sets_come_in_the_reference_plugins_order() -> None:
+    """The runtime's ranges, then the old form, then the list."""
+    ipam = {"subnet": "10.1.0.0/24", "ranges": [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd00::/64"}]]}
+    sets = range_sets(ipam, [[{"subnet": "10.0.0.0/24"}]])
+    assert [str(group[0].network) for group in sets] == ["10.0.0.0/24", "10.1.0.0/24", "10.2.0.0/24", "fd00::/64"]
 
 
 @pytest.mark.parametrize(
     ("ipam", "field"),
     [
         ({}, "ipam.ranges"),
+        ({"ranges": "10.0.0.0/24"}, "ipam.ranges is not a list"),
         ({"ranges": [[]]}, r"ipam.ranges\[0\]"),
-        ({"ranges": [[{"subnet": "10.0.0.1/24"}]]}, "subnet"),
+        ({"ranges": [{"subnet": "10.0.0.0/24"}]}, r"ipam.ranges\[0\] is not a list"),
+        ({"ranges": [["10.0.0.0/24"]]}, r"ipam.ranges\[0\]\[0\].subnet is missing"),
+        ({"ranges": [[{"rangeStart": "10.0.0.1"}]]}, r"ipam.ranges\[0\]\[0\].subnet is missing"),
+        ({"ranges": [[{"subnet": 167772160}]]}, r"ipam.ranges\[0\]\[0\].subnet"),
+        ({"ranges": [[{"subnet": "10.0.0.1/24"}]]}, "host bits"),
+        ({"subnet": "10.0.0.1/24"}, "ipam.subnet"),
         ({"ranges": [[{"subnet": "10.0.0.0/31"}]]}, "too small"),
-        ({"ranges": [[{"subnet": "10.0.0.0/24", "gateway": "10.1.0.1"}]]}, "gateway"),
+        ({"ranges": [[{"subnet": "fd00::/127"}]]}, "too small"),
+        ({"ranges": [[{"subnet": "10.0.0.0/24", "gateway": "10.1.0.1"}]]}, r"ipam.ranges\[0\]\[0\].gateway"),
+        ({"subnet": "10.0.0.0/24", "gateway": "fd00::1"}, "ipam.gateway"),
+        ({"ranges": [[{"subnet": "10.0.0.0/24", "rangeStart": "10.0.1.1"}]]}, "rangeStart"),
+        ({"ranges": [[{"subnet": "10.0.0.0/24", "rangeStart": 5}]]}, "rangeStart"),
+        ({"ranges": [[{"subnet": "10.0.0.0/24", "rangeEnd": "x"}]]}, "rangeEnd"),
         ({"ranges": [[{"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.9", "rangeEnd": "10.0.0.5"}]]}, "rangeStart"),
-        ({"ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "10.0.0.0/25"}]]}, "overlap"),
+        ({"ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "10.0.0.0/25"}]]}, r"ipam.ranges\[1\]\[0\].*overlaps"),
+        ({"ranges": [[{"subnet": "10.0.0.0/25"}, {"subnet": "10.0.0.0/24"}]]}, r"ipam.ranges\[0\]\[1\].*overlaps"),
+        ({"subnet": "10.0.0.0/24", "ranges": [[{"subnet": "10.0.0.0/25"}]]}, r"ipam.ranges\[0\]\[0\].*overlaps ipam"),
         ({"ranges": [[{"subnet": "10.0.0.0/24"}, {"subnet": "fd00::/64"}]]}, "mixes"),
     ],
 )
@@ -43,3 +92,19 @@ def test_bad_ranges_are_refused_by_their_field(ipam: dict[str, Any], field: str)
     """The message says which entry."""
     with pytest.raises(InvalidArgument, match=field):
         range_sets(ipam)
+
+
+def test_two_parts_of_one_subnet_do_not_overlap() -> None:
+    """They may be of one set, or of two."""
+    parts = [
+        {"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10", "rangeEnd": "10.0.0.19"},
+        {"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.20", "rangeEnd": "10.0.0.29"},
+    ]
+    assert len(range_sets({"ranges": [parts]})) == 1
+    assert len(range_sets({"ranges": [[part] for part in parts]})) == 2
+
+
+def test_the_runtimes_ranges_are_named_as_its_own() -> None:
+    """The reader is not sent to the wrong file."""
+    with pytest.raises(InvalidArgument, match=r"runtimeConfig.ipRanges\[0\]\[0\].subnet"):
+        range_sets({}, [[{"subnet": "x"}]])

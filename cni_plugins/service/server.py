@@ -40,7 +40,7 @@ def serve(settings: dict[str, Any], path: str, idle: float, on_ready: Callable[[
         gc.freeze()  # children do not write on the pages of what was imported
         if on_ready is not None:
             on_ready()
-        _Loop(lambda caller: child.serve(caller, settings, fingerprint), listener, path, idle).run()
+        _Loop(lambda caller: child.serve(caller, settings, fingerprint), listener, lock, path, idle).run()
     finally:
         listener.close()
         os.close(lock)
@@ -62,7 +62,7 @@ def detach() -> None:
 
 
 def _lock(path: str) -> int:
-    """The descriptor of the lock that whoever serves `path` holds, -1 when somebody else does."""
+    """The descriptor of the lock that whoever serves `path` holds, with its pid in it; -1 when somebody else does."""
     directory = os.path.dirname(path)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -76,6 +76,8 @@ def _lock(path: str) -> int:
     except BlockingIOError:
         os.close(descriptor)
         return -1
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, b"%d\n" % os.getpid())
     return descriptor
 
 
@@ -102,8 +104,11 @@ def _listen(path: str) -> _socket.socket:
 class _Loop:
     """Keeps a few children waiting, so that no caller waits for a fork; each serves one call."""
 
-    def __init__(self, serve_one: Callable[[_socket.socket], NoReturn], listener: _socket.socket, path: str, idle: float) -> None:
+    def __init__(
+        self, serve_one: Callable[[_socket.socket], NoReturn], listener: _socket.socket, lock: int, path: str, idle: float
+    ) -> None:
         self._serve_one, self._listener, self._path, self._idle = serve_one, listener, path, idle
+        self._lock = lock
         self._waiting: set[int] = set()
         self._working: set[int] = set()
         self._most = _CHILDREN_PER_CPU * (os.cpu_count() or 1)
@@ -176,6 +181,7 @@ class _Loop:
         pid = os.fork()
         if pid == 0:
             child.reset()
+            os.close(self._lock)  # only the service itself may keep the next one from starting
             if self._held >= 0:
                 os.close(self._held)
             connection = self._next_caller()

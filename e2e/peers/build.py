@@ -18,6 +18,7 @@ _PACKAGES = {
     "loopback": ("containerd", "github.com/containernetworking/plugins/plugins/main/loopback", ""),
     "host-local": ("containerd", "github.com/containernetworking/plugins/plugins/ipam/host-local", ""),
     "portmap": ("containerd", "github.com/containernetworking/plugins/plugins/meta/portmap", ""),
+    "cnitool": ("cni", "github.com/containernetworking/cni/cnitool", ""),
 }
 _MINUTES = 40
 

@@ -1,0 +1,11 @@
+//go:build tools
+
+// Package tools names the programs that this module is here to build.
+package tools
+
+import (
+	_ "github.com/containernetworking/cni/cnitool"
+	_ "github.com/containernetworking/plugins/plugins/ipam/host-local"
+	_ "github.com/containernetworking/plugins/plugins/main/bridge"
+	_ "github.com/containernetworking/plugins/plugins/meta/portmap"
+)

@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import threading
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -153,7 +152,7 @@ class OverlayfsSnapshotter:
 
     def _discard(self, path: Path) -> None:
         """Out of sight at once, off the disk soon."""
-        target = self._trash / uuid.uuid4().hex
+        target = self._trash / os.urandom(16).hex()
         try:
             path.rename(target)
         except FileNotFoundError:

@@ -6,13 +6,12 @@ import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime_core.errors import Aborted, DeadlineExceeded, NotFound, Unavailable
 from runtime_core.images.auth_challenge import Credentials
 from runtime_core.images.content import ContentStore
 from runtime_core.images.leases import Leases
-from runtime_core.images.pull import Pulled, Puller
 from runtime_core.images.reference import Reference, is_digest, parse_reference
 from runtime_core.images.unpack import Layers
 from runtime_core.interfaces.image_verifier import ImageVerifier
@@ -22,6 +21,9 @@ from runtime_core.launcher.client import Launcher
 from runtime_core.store.database import Database
 from runtime_core.store.locks import Locks
 from runtime_core.store.records import Collection
+
+if TYPE_CHECKING:
+    from runtime_core.images.pull import Pulled, Puller
 
 _SHORTEST_ID = 12
 
@@ -65,14 +67,9 @@ class Images:
         self._content = ContentStore(root / "content")
         self._snapshotter, self._verifier = snapshotter, verifier
         self._leases = Leases(database)
-        self._puller = Puller(
-            self._content,
-            Layers(snapshotter, launcher, largest_layer),
-            snapshotter,
-            self._leases,
-            registry_directory=registry_directory,
-            silence=silence,
-        )
+        self._layers = Layers(snapshotter, launcher, largest_layer)
+        self._registry_directory, self._silence = registry_directory, silence
+        self._made_puller: Puller | None = None
         self._records: Collection[Image] = Collection(database, "image", encode=asdict, decode=_decode)
         self._pulls = Locks()
         self._naming = threading.Lock()
@@ -85,7 +82,9 @@ class Images:
         name = str(reference)
         with self._pulls.hold(name):
             try:
-                pulled = self._puller.pull(reference, credentials, lambda digest: self._verifier.verify(name, digest, namespace))
+                pulled = self._puller().pull(
+                    reference, credentials, lambda digest: self._verifier.verify(name, digest, namespace)
+                )
                 failpoint.hit("image.pulled")
                 with self._naming:  # two names of one image may come at once
                     image = self._remember(reference, pulled)
@@ -154,6 +153,22 @@ class Images:
             for digest in self._content.partial_digests():
                 if digest not in blobs:
                     self._content.remove_partial(digest)
+
+    def _puller(self) -> Puller:
+        """Made at the first pull: HTTP and TLS are a megabyte that a node with all its images does not need."""
+        from runtime_core.images.pull import Puller
+
+        with self._naming:
+            if self._made_puller is None:
+                self._made_puller = Puller(
+                    self._content,
+                    self._layers,
+                    self._snapshotter,
+                    self._leases,
+                    registry_directory=self._registry_directory,
+                    silence=self._silence,
+                )
+            return self._made_puller
 
     def _remember(self, reference: Reference, pulled: Pulled) -> Image:
         for other in self._records.all():  # a tag names one image: the latest

@@ -39,6 +39,11 @@ def entered(namespace: int) -> Iterator[None]:
         os.close(home)
 
 
+def is_own(namespace: int) -> bool:
+    """Whether this thread is in `namespace`."""
+    return os.path.samestat(os.fstat(namespace), os.stat("/proc/thread-self/ns/net"))
+
+
 def _is_namespace(descriptor: int) -> bool:
     status, own = os.fstat(descriptor), os.stat("/proc/thread-self/ns/net")
     return status.st_dev == own.st_dev  # all namespaces live on the one nsfs

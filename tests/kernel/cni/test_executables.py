@@ -221,7 +221,7 @@ def test_gc_with_a_list_that_is_none(node: Node, entries: Any) -> None:
         ({"ipam": "host-local"}, 7, "ipam: 'host-local' is not an object"),
         ({"ipam": {"type": "host-local"}}, 7, "ipam.ranges"),
         ({"bridge": "a/b"}, 7, "bridge"),
-        ({"vlan": 5}, 7, "vlan"),
+        ({"vlan": 4095}, 7, "vlan"),
         ({"cniVersion": "3.0.0"}, 1, "cniVersion"),
     ],
 )

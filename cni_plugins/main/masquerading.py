@@ -1,0 +1,66 @@
+"""ipMasq: what leaves the container's network leaves it with the node's address. Cold."""
+
+from __future__ import annotations
+
+from runtime_core.errors import FailedPrecondition, InvalidArgument
+from runtime_core.network.packet_filter import packet_filter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from runtime_core.cni.request import Request
+
+#: ipMasqBackend → entry point of trivet.packetfilter
+_BACKENDS = {
+    "nftables": "plugins.packet_filters.nftables:NftablesFilter",
+    "iptables": "plugins.packet_filters.iptables:IptablesFilter",
+}
+
+
+def check_options(request: Request) -> bool:
+    """Whether it is asked for."""
+    backend = request.option("ipMasqBackend", str, "")
+    if backend and backend not in _BACKENDS:
+        raise InvalidArgument(f"ipMasqBackend: {backend!r} is not one of {', '.join(_BACKENDS)}")
+    return bool(request.option("ipMasq", bool, False))
+
+
+def masquerade(request: Request, ips: list[dict[str, Any]]) -> None:
+    _filter(request).masquerade([ip["address"] for ip in ips], request.owner)
+
+
+def unmasquerade(request: Request) -> None:
+    """Of the attachment; what prevResult lists is looked at, without it everything."""
+    if request.config.get("ipMasq"):
+        addresses = [ip["address"] for ip in (request.previous or {}).get("ips") or []]
+        _filter(request).unmasquerade(request.owner, addresses)
+
+
+def check(request: Request, previous: dict[str, Any]) -> None:
+    listed = {address for address, owner in _filter(request).masqueraded() if owner == request.owner}
+    lacking = {ip["address"].partition("/")[0] for ip in previous["ips"]} - listed
+    if lacking:
+        raise FailedPrecondition(f"the masquerading of {', '.join(sorted(lacking))} is gone")
+
+
+def remove_stale(request: Request) -> None:
+    """Of this network's attachments that are not in cni.dev/valid-attachments; without that list, none."""
+    attachments = request.valid_attachments()
+    if attachments is None or not request.config.get("ipMasq"):
+        return
+    valid = {f"{request.network} {container_id} {interface}" for container_id, interface in attachments}
+    driver = _filter(request)
+    for address, owner in driver.masqueraded():
+        if owner.startswith(f"{request.network} ") and owner not in valid:
+            driver.unmasquerade(owner, [address])
+
+
+def status(request: Request) -> None:
+    """An error where the node lacks what it needs."""
+    _filter(request).masqueraded()
+
+
+def _filter(request: Request) -> Any:
+    backend = request.config.get("ipMasqBackend")
+    return packet_filter(_BACKENDS.get(backend, request.packet_filter) if isinstance(backend, str) else request.packet_filter)

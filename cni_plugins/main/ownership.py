@@ -1,0 +1,51 @@
+"""Whose a link is: names and IFLA_IFALIAS values made from network, container and interface. Cold."""
+
+from __future__ import annotations
+
+import hashlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime_core.cni.request import Request
+    from runtime_core.network.links import Links
+
+_PREFIX = "cni"
+_LONGEST_ALIAS = 255
+
+
+def host_name(request: Request) -> str:
+    """The host's end of a pair, the same for every call on this attachment, so that DEL needs nothing else."""
+    return "veth" + _digest(request.owner)[:11]
+
+
+def alias(request: Request) -> str:
+    """What the attachment's links say of themselves."""
+    return _alias(request.network, request.container_id, request.interface)
+
+
+def is_another(text: str, request: Request) -> bool:
+    """Whether the alias `text` says that a link belongs to another attachment."""
+    return text.startswith(f"{_PREFIX} ") and text != alias(request)
+
+
+def remove_stale(links: Links, request: Request) -> None:
+    """Links of this network whose attachment is not in cni.dev/valid-attachments; without that list, none."""
+    attachments = request.valid_attachments()
+    if attachments is None:
+        return
+    valid = {_alias(request.network, container_id, interface) for container_id, interface in attachments}
+    prefixes = tuple(f"{_PREFIX} {name} " for name in (request.network, _digest(request.network)))
+    for link in links.all():
+        if link.alias.startswith(prefixes) and link.alias not in valid:
+            links.remove_at(link.index)
+
+
+def _alias(network: str, container_id: str, interface: str) -> str:
+    text = f"{_PREFIX} {network} {container_id} {interface}"
+    if len(text.encode()) > _LONGEST_ALIAS:
+        text = f"{_PREFIX} {_digest(network)} {_digest(container_id)} {interface}"
+    return text
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,40 @@
+"""Waiting until the kernel has looked for duplicates of a link's IPv6 addresses (RFC 4862, section 5.4). Cold."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from runtime_core.errors import AlreadyExists, DeadlineExceeded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime_core.network.links import Links
+
+_IPV6_ADDRESSES = 1 << 8  # RTMGRP_IPV6_IFADDR
+
+
+class AddressEvents:
+    """What happens to addresses of this thread's namespace, from now on."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        self._socket.bind((0, _IPV6_ADDRESSES))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def wait_settled(self, links: Links, index: int, seconds: float) -> None:
+        """AlreadyExists when somebody else has an address, DeadlineExceeded after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            unsettled, failed = links.unsettled(index)
+            if failed:
+                raise AlreadyExists(f"{', '.join(failed)}: another node of the link has this address")
+            if not unsettled:
+                return
+            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                self._socket.recv(1 << 16)
+            except TimeoutError:
+                raise DeadlineExceeded(f"{', '.join(unsettled)}: still looking for duplicates after {seconds:g} s") from None

@@ -80,7 +80,9 @@ def _command_line(kind: str, modules: dict[str, str], arguments: list[str]) -> i
     if command is None:
         print(f"{kind}: takes no arguments: its parameters are in the environment (CNI specification)", file=sys.stderr)
         return 2
-    return int(command(arguments) or 0)
+    status = int(command(arguments) or 0)
+    sys.stdout.flush()  # the process ends without the interpreter's clean-up
+    return status
 
 
 def _serve(modules: dict[str, str], kind: str, command: str, text: bytes, packet_filter: str) -> dict[str, Any] | None:

@@ -56,8 +56,11 @@ def _serve(connection: _socket.socket, settings: dict[str, Any], fingerprint: co
     key, kind, umask, *variables = fields.split(b"\0")
     if key.decode() != settings["key"] or len(descriptors) != _DESCRIPTORS or not _is_equal(connection):
         return _answer(connection, NOT_SERVED, b"somebody else's")
+    try:
+        _become(descriptors, int(umask, 8), variables)
+    except OSError as error:  # the caller may do what its service may not
+        return _answer(connection, NOT_SERVED, str(error).encode())
     connection.sendall(TAKEN)
-    _become(descriptors, int(umask, 8), variables)
     _end_with(connection)
     status, output = skel.answer(kind.decode(), settings["modules"], settings["packet_filter"], text, [])
     fcntl.fcntl(connection.fileno(), fcntl.F_SETFL, 0)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 def load(*modules: str) -> Fingerprint:
     """Import them; the files that came of it. A module that cannot be loaded fails in the call that needs it."""
-    for module in modules:
+    for module in filter(None, modules):
         try:
             importlib.import_module(module)
-        except ImportError:
+        except (ImportError, SyntaxError):
             continue
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + "/"
     library = os.path.dirname(os.path.abspath(os.__file__)) + "/"

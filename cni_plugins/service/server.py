@@ -58,6 +58,10 @@ def detach() -> None:
     os.environ.clear()
     os.umask(0o022)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    try:  # it would keep the caller's network namespace, with all that is in it, until it ends
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+    except OSError:
+        pass  # it may not: then it may not enter another one either, and calls from there are sent back
     syscalls.set_process_name("trivet-cni")
 
 
@@ -76,8 +80,7 @@ def _lock(path: str) -> int:
     except BlockingIOError:
         os.close(descriptor)
         return -1
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, b"%d\n" % os.getpid())
+    os.pwrite(descriptor, b"%-10d\n" % os.getpid(), 0)  # of one width: a reader sees one number, whole
     return descriptor
 
 
@@ -186,8 +189,7 @@ class _Loop:
                 os.close(self._held)
             connection = self._next_caller()
             os.write(self._tell, struct.pack("i", os.getpid()))
-            for descriptor in (self._tell, self._told, self._hold, self._listener.fileno()):
-                os.close(descriptor)
+            syscalls.close_all_except({0, 1, 2, connection.fileno()})
             self._serve_one(connection)
         self._waiting.add(pid)
 

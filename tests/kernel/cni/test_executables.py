@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,24 @@ _ROOT = Path(__file__).parents[3]
 class Node:
     """A node of its own, with the executables and one pod."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, has_service: bool) -> None:
         self.directory, self.pod = directory, directory / "pod"
         namespaces.pin_namespace(self.pod)
-        command = [sys.executable, "-m", "cni_plugins", "install", "--bin-dir", str(directory / "bin")]
-        subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
+        self.socket = directory / "run" / "service.sock"
+        command = [
+            sys.executable,
+            "-m",
+            "cni_plugins",
+            "install",
+            "--bin-dir",
+            str(directory / "bin"),
+            "--socket",
+            str(self.socket),
+        ]
+        subprocess.run([*command, *([] if has_service else ["--no-service"])], cwd=_ROOT, check=True, capture_output=True)
+        if has_service:
+            assert self.call("STATUS", self.config())[0] == 0  # the call that starts it
+            wait_for(self.socket.exists)
 
     def config(self, **more: Any) -> dict[str, Any]:
         ranges = [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd77::/64"}]]
@@ -50,6 +65,11 @@ class Node:
         assert done.stderr == b"", done.stderr.decode()
         return done.returncode, json.loads(done.stdout) if done.stdout else {}
 
+    def stop(self) -> None:
+        if self.socket.exists():
+            os.kill(int(Path(f"{self.socket}.lock").read_text()), signal.SIGTERM)
+            wait_for(lambda: not self.socket.exists())
+
     def attach(self) -> dict[str, Any]:
         """The configuration with prevResult, as the calls after ADD have it."""
         status, result = self.call("ADD", self.config())
@@ -65,12 +85,21 @@ class Node:
             return sorted(link.name for link in Links(sock).all() if link.name not in ("lo", "cnit0"))
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
+@pytest.fixture(params=[True, False], ids=["service", "alone"])
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
     with namespaces.node_namespace():
-        node = Node(tmp_path)
+        node = Node(tmp_path, has_service=request.param)
         yield node
         namespaces.unpin_namespace(node.pod)
+        node.stop()
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Of what no event tells: looked for until it is so."""
+    deadline = time.monotonic() + 15
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_second_add_is_refused_and_harms_nothing(node: Node) -> None:

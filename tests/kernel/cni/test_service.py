@@ -1,0 +1,396 @@
+"""The warm service behind the executables: whoever calls decides, nothing is lost with it, and it leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_plugins.install import install
+from runtime_core.kernel import syscalls
+
+_PR_CAPBSET_DROP, _CAP_SYS_BOOT = 24, 22
+_ROOT = Path(__file__).parents[3]
+#: A plugin that tells where it runs, and waits or dies as its configuration says.
+_PROBE = """
+import json, os, signal
+def _tell(request):
+    with open("/proc/self/status") as file:
+        umask = next(line.split()[1] for line in file if line.startswith("Umask"))
+    names = {"net", "mnt"}
+    print("said on standard error", file=__import__("sys").stderr, flush=True)
+    return {
+        "parent": os.getppid(), "cwd": os.getcwd(), "umask": umask, "environment": dict(os.environ), "version": VERSION,
+        "namespaces": {name: os.stat(f"/proc/self/ns/{name}").st_ino for name in names}, "root": sorted(os.listdir("/")),
+        "length": len(json.dumps(request.config)), "files": sorted(os.listdir("/proc/self/fd"), key=int),
+    }
+def _mark(request, verb):
+    with open(request.config["diary"], "a") as file:
+        file.write(f"{verb} {os.getpid()} {os.getppid()}\\n")
+def add(request):
+    _mark(request, "ADD")
+    if request.config.get("wait"):
+        signal.pause()
+    if request.config.get("die"):
+        os.kill(os.getpid(), 9)
+    return {"dns": {"domain": json.dumps(_tell(request))}}
+def delete(request):
+    _mark(request, "DEL")
+    if request.config.get("die") and os.getppid() == SERVICE():
+        os.kill(os.getpid(), 9)
+def check(request):
+    raise ValueError("odd")
+def gc(request):
+    pass
+def status(request):
+    pass
+def command_line(arguments):
+    print("command", *arguments)
+    return 3
+def SERVICE():
+    with open(LOCK) as file:
+        return int(file.read())
+"""
+
+
+class Node:
+    """A bin directory with the plugin `probe`, and its service."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.socket = directory, directory / "run" / "service.sock"
+        (directory / "lib").mkdir()
+        self.write("1")
+        self.settings = {
+            "modules": {"probe": "service_probe"}, "packet_filter": "", "path": [str(directory / "lib")],
+            "socket": str(self.socket), "key": "test", "idle": 60,
+        }  # fmt: skip
+        self.program = directory / "bin" / "probe"
+        install(directory / "bin", overwrite=False, settings=self.settings)
+
+    def write(self, version: str) -> None:
+        code = f"VERSION = {version!r}\nLOCK = {str(self.socket) + '.lock'!r}\n{_PROBE}"
+        (self.directory / "lib" / "service_probe.py").write_text(code)
+
+    def call(
+        self, verb: str, *, service: str = "", stdin: bytes | None = None, **more: Any
+    ) -> subprocess.CompletedProcess[bytes]:
+        """To the end of its output, which a service that holds the caller's pipes would put off."""
+        popen = {key: more.pop(key) for key in ("cwd", "preexec_fn", "umask") if key in more}
+        environment = self.environment(verb, TRIVET_CNI_SERVICE=service)
+        return subprocess.run(
+            [self.program], input=self.config(**more) if stdin is None else stdin, env=environment, capture_output=True,
+            timeout=30, check=False, **popen,
+        )  # fmt: skip
+
+    def environment(self, verb: str, **more: str) -> dict[str, str]:
+        parameters = {"CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/proc/self/ns/net", "CNI_PATH": "/nowhere"}
+        return {"CNI_COMMAND": verb, **parameters, **more}
+
+    def config(self, **more: Any) -> bytes:
+        common = {"cniVersion": "1.1.0", "name": "net", "type": "probe", "diary": str(self.directory / "diary")}
+        return json.dumps({**common, **more}).encode()
+
+    def facts(self, **more: Any) -> dict[str, Any]:
+        done = self.call("ADD", **more)
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        return json.loads(json.loads(done.stdout)["dns"]["domain"])  # type: ignore[no-any-return]
+
+    def service(self) -> int:
+        return int(Path(f"{self.socket}.lock").read_text())
+
+    def start(self) -> int:
+        """By a call, as on a node."""
+        self.call("STATUS")
+        _until(self.socket.exists, "the service listens")
+        return self.service()
+
+    def diary(self) -> list[list[str]]:
+        path = self.directory / "diary"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+    def stop(self) -> None:
+        if self.socket.exists():
+            os.kill(self.service(), signal.SIGTERM)
+            _until(lambda: not self.socket.exists(), "the service has gone")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path)
+    yield node
+    node.stop()
+
+
+def test_the_first_call_starts_it_and_the_next_ones_use_it(node: Node) -> None:
+    """One service for all; the socket is its owner's alone, in a directory that is."""
+    assert node.facts()["parent"] == os.getpid()
+    _until(node.socket.exists, "the service listens")
+    service = node.service()
+    assert {node.facts()["parent"] for _time in range(4)} == {service}
+    assert (node.socket.stat().st_mode & 0o777, node.socket.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+@pytest.mark.parametrize("way", ["environment", "installation"])
+def test_it_can_be_switched_off(node: Node, way: str) -> None:
+    """By TRIVET_CNI_SERVICE=off for a call, by --no-service for all."""
+    if way == "installation":
+        install(node.directory / "bin", overwrite=False, settings={**node.settings, "socket": ""})
+    assert node.facts(service="off" if way == "environment" else "")["parent"] == os.getpid()
+    assert not node.socket.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "stdin"),
+    [("VERSION", None), ("ADD", None), ("DEL", None), ("CHECK", None), ("STATUS", None), ("GC", None), ("MOVE", None), ("", None)]
+    + [("ADD", text) for text in (b"", b"[1]", b"{", b'{"cniVersion": "9.0.0", "name": "x"}', b'{"name": "../x"}', b"\0\0", b"[" * 99999)],
+)  # fmt: skip
+def test_its_answers_are_those_of_the_plugin_alone(node: Node, verb: str, stdin: bytes | None) -> None:
+    """Byte for byte, with exit status and standard error."""
+    node.start()
+    alone, warm = node.call(verb, stdin=stdin, service="off"), node.call(verb, stdin=stdin)
+    assert warm.returncode == alone.returncode
+    assert warm.stderr == alone.stderr
+    if verb == "ADD" and stdin is None:  # its text says who has served it
+        assert json.loads(warm.stdout).keys() == json.loads(alone.stdout).keys()
+    else:
+        assert warm.stdout == alone.stdout
+
+
+def test_the_callers_surroundings_are_the_plugins(node: Node, tmp_path: Path) -> None:
+    """Network and mount namespace, working directory, umask and the whole environment; nothing of the service's."""
+    service = node.start()
+    (tmp_path / "here").mkdir()
+
+    def elsewhere() -> None:
+        syscalls.unshare(syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS)
+
+    facts = node.facts(preexec_fn=elsewhere, cwd=tmp_path / "here", umask=0o027)
+    alone = node.facts(service="off", cwd=tmp_path / "here", umask=0o027)
+    assert facts["parent"] == service
+    for kind in ("net", "mnt"):
+        assert facts["namespaces"][kind] not in (alone["namespaces"][kind], os.stat(f"/proc/{service}/ns/{kind}").st_ino)
+    assert (facts["cwd"], facts["umask"], facts["root"]) == (alone["cwd"], alone["umask"], alone["root"])
+    assert facts["environment"] == {**alone["environment"], "TRIVET_CNI_SERVICE": ""}
+
+
+def test_a_callers_root_is_the_plugins(node: Node, tmp_path: Path) -> None:
+    """Who has changed its root meets its own files."""
+    service = node.start()
+    root = tmp_path / "root"
+    root.mkdir()
+
+    def confined() -> None:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+        for name in os.listdir("/"):
+            if name not in ("lost+found",) and os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}"):
+                (root / name).mkdir()
+                syscalls.mount(f"/{name}", str(root / name), "", syscalls.MS_BIND | syscalls.MS_REC)
+            elif os.path.islink(f"/{name}"):
+                (root / name).symlink_to(os.readlink(f"/{name}"))
+        (root / "only-here").touch()
+        os.chroot(root)
+        os.chdir("/")
+
+    facts = node.facts(preexec_fn=confined)
+    assert facts["parent"] == service
+    assert "only-here" in facts["root"]
+
+
+def test_a_plugin_has_no_descriptor_of_the_services(node: Node) -> None:
+    """Standard ones, the connection, and the directory it is reading."""
+    node.start()
+    assert len(node.facts()["files"]) <= 5
+
+
+def test_a_large_configuration_goes_through(node: Node) -> None:
+    """As the plugin alone takes it."""
+    node.start()
+    assert node.facts(padding="x" * 1_000_000)["length"] > 1_000_000
+
+
+def test_who_has_fewer_rights_is_not_served(node: Node) -> None:
+    """A root without one of the capabilities gets no more done than it could do itself: its call runs in its own process."""
+    node.start()
+    facts = node.facts(preexec_fn=lambda: syscalls.prctl(_PR_CAPBSET_DROP, _CAP_SYS_BOOT))
+    assert facts["parent"] == os.getpid()
+
+
+def test_another_user_is_not_served(node: Node) -> None:
+    """It does not even reach the socket."""
+    service = node.start()
+    for path in (node.directory, *node.directory.parents):
+        if path.stat().st_uid == os.getuid() and not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o011)
+    (node.directory / "diary").touch(0o666)
+    (node.directory / "diary").chmod(0o666)
+    if not os.access(sys.base_prefix, os.X_OK) or str(sys.base_prefix).startswith("/root"):
+        pytest.skip("needs an interpreter that another user may run")
+    facts = node.facts(preexec_fn=lambda: os.setuid(65534))
+    assert facts["parent"] not in (service, 0)
+
+
+def test_another_installations_service_sends_a_call_back(node: Node) -> None:
+    """By mistake on one socket: the call runs in its own process."""
+    node.start()
+    install(node.directory / "bin", overwrite=False, settings={**node.settings, "key": "other"})
+    assert node.facts()["parent"] == os.getpid()
+
+
+def test_code_that_has_changed_is_not_used(node: Node) -> None:
+    """The call runs the new code, and the old service ends; the next one starts another."""
+    old = node.start()
+    node.write("two")
+    facts = node.facts()
+    assert (facts["version"], facts["parent"]) == ("two", os.getpid())
+    _until(lambda: not _is_running(old), "the old service ends")
+    node.start()
+    facts = node.facts()
+    assert (facts["version"], facts["parent"]) == ("two", node.service())
+
+
+def test_many_first_calls_make_one_service(node: Node) -> None:
+    """All are answered, whoever served them."""
+    running = [
+        subprocess.Popen([node.program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=node.environment("STATUS"))
+        for _number in range(12)
+    ]
+    for process in running:
+        process.communicate(node.config())
+    assert [process.returncode for process in running] == [0] * 12
+    _until(node.socket.exists, "the service listens")
+    service = node.service()
+    _until(lambda: _services(node) == {service}, "only one is left")
+
+
+def test_a_killed_service_is_replaced(node: Node) -> None:
+    """Its socket stays behind: the call runs in its own process, and the service of the next one is another."""
+    old = node.start()
+    os.kill(old, signal.SIGKILL)
+    _until(lambda: not _is_running(old), "it is dead")
+    assert node.facts()["parent"] == os.getpid()
+    _until(lambda: node.service() != old, "another serves")
+    _until(lambda: node.facts()["parent"] == node.service(), "it answers")
+    assert _services(node) == {node.service()}
+
+
+def test_a_call_that_dies_in_the_middle_of_add_is_taken_down(node: Node) -> None:
+    """The caller is told to try again later (code 11), and DEL has been called."""
+    node.start()
+    done = node.call("ADD", die=True)
+    error = json.loads(done.stdout)
+    assert (done.returncode, error["code"], "died in the middle" in error["msg"]) == (1, 11, True)
+    assert [line[0] for line in node.diary()] == ["ADD", "DEL"]
+
+
+def test_a_call_that_dies_in_the_middle_of_del_is_run_again(node: Node) -> None:
+    """In the caller's own process; the caller does not notice."""
+    service = node.start()
+    done = node.call("DEL", die=True)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert [(verb, int(parent) == service) for verb, _pid, parent in node.diary()] == [("DEL", True), ("DEL", False)]
+
+
+def test_a_killed_caller_takes_its_call_along(node: Node) -> None:
+    """As an executable's would end: the DEL that comes next is not overtaken by the ADD."""
+    node.start()
+    process = subprocess.Popen([node.program], stdin=subprocess.PIPE, env=node.environment("ADD"))
+    assert process.stdin
+    process.stdin.write(node.config(wait=True))
+    process.stdin.close()
+    _until(lambda: bool(node.diary()), "the plugin runs")
+    served = int(node.diary()[0][1])
+    assert _is_running(served)
+    process.kill()
+    process.wait()
+    _until(lambda: not _is_running(served), "the plugin has ended with it")
+
+
+def test_it_ends_when_nobody_calls(node: Node) -> None:
+    """After its idle time; the next call starts another."""
+    install(node.directory / "bin", overwrite=False, settings={**node.settings, "idle": 0.3})
+    service = node.start()
+    _until(lambda: not _is_running(service), "it ends")
+    assert not node.socket.exists()
+    assert node.start() != service
+
+
+def test_an_end_loses_no_call(node: Node) -> None:
+    """Callers while services are told to end: every one is answered, once."""
+    running = []
+    for number in range(10):
+        service = node.start()
+        running += [
+            subprocess.Popen([node.program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=node.environment("ADD"))
+            for _number in range(3)
+        ]
+        for process in running[-3:]:
+            assert process.stdin
+            process.stdin.write(node.config(number=number))
+        os.kill(service, signal.SIGTERM)
+        _until(lambda gone=service: not _is_running(gone), "it ends")  # type: ignore[misc]
+        for process in running[-3:]:
+            assert process.communicate()[0]
+    assert {process.returncode for process in running} == {0}
+    assert len([line for line in node.diary() if line[0] == "ADD"]) == 30
+
+
+def test_trivet_cni_serve_is_found_by_its_executables(tmp_path: Path) -> None:
+    """Both look up the same things; a second one is refused; SIGTERM ends it."""
+    words = [sys.executable, "-m", "cni_plugins"]
+    options = ["--socket", str(tmp_path / "run" / "s.sock")]
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    subprocess.run([*words, "install", "--bin-dir", str(tmp_path), *options], env=environment, check=True, capture_output=True)
+    with subprocess.Popen([*words, "serve", *options], env=environment, stdout=subprocess.PIPE) as service:
+        assert service.stdout
+        assert service.stdout.readline() == f"trivet-cni serves {tmp_path}/run/s.sock\n".encode()
+        second = subprocess.run([*words, "serve", *options], env=environment, check=False, capture_output=True)
+        assert (second.returncode, b"another service is there" in second.stderr) == (1, True)
+        done = subprocess.run([tmp_path / "loopback"], env={"CNI_COMMAND": "VERSION"}, check=True, capture_output=True)
+        assert "1.1.0" in json.loads(done.stdout)["supportedVersions"]
+        service.terminate()
+    assert service.returncode == 0
+    assert os.listdir(tmp_path / "run") == ["s.sock.lock"]
+
+
+def test_arguments_are_a_plugins_own_command_line(node: Node) -> None:
+    """`dhcp daemon` is one; a plugin without says so."""
+    done = subprocess.run([node.program, "daemon", "-x"], env={}, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (3, b"command daemon -x\n")
+
+
+def _services(node: Node) -> set[int]:
+    """Processes that are no one's child in the group of processes that hold this socket's lock."""
+    inode = Path(f"{node.socket}.lock").stat().st_ino
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if any(descriptor.stat().st_ino == inode for descriptor in (entry / "fd").iterdir()):
+                    found.add(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _until(holds: Callable[[], bool], what: str) -> None:
+    """Of what no event tells: looked for until it is so."""
+    deadline = time.monotonic() + 15
+    while not holds():
+        assert time.monotonic() < deadline, f"waited for: {what}"
+        time.sleep(0.01)

@@ -21,7 +21,7 @@ from cni_plugins.main.container_link import (
     gateway,
     result,
 )
-from cni_plugins.main.host_veth import connect
+from cni_plugins.main.host_veth import connect, remove, remove_stale
 from runtime_core.errors import FailedPrecondition
 from runtime_core.kernel import failpoint, netlink
 from runtime_core.network.carrier import has_carrier
@@ -64,7 +64,7 @@ def add(request: Request) -> dict[str, Any]:
 def delete(request: Request) -> None:
     """Idempotent with anything missing, also the namespace."""
     port = ownership.host_name(request)
-    steps = [lambda: _remove(port), lambda: masquerading.unmasquerade(request), lambda: delegate(request, "DEL")]
+    steps = [lambda: remove(request), lambda: masquerading.unmasquerade(request), lambda: delegate(request, "DEL")]
     if request.config.get("macspoofchk"):
         steps.insert(1, lambda: _release([port]))
     each(*steps)
@@ -90,7 +90,12 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """Ports, rules, masquerading and addresses of whoever is not in cni.dev/valid-attachments."""
-    each(lambda: _collect_ports(request), lambda: masquerading.remove_stale(request), lambda: delegate(request, "GC"))
+    each(
+        lambda: remove_stale(request),
+        lambda: _release_gone(request),
+        lambda: masquerading.remove_stale(request),
+        lambda: delegate(request, "GC"),
+    )
 
 
 def status(request: Request) -> None:
@@ -136,18 +141,11 @@ def _release(ports: list[str]) -> None:
     mac_spoofing.release(ports)
 
 
-def _remove(port: str) -> None:
-    with netlink.Socket() as sock:
-        Links(sock).remove(port)
+def _release_gone(request: Request) -> None:
+    """Rules for ports that are no more."""
+    if request.config.get("macspoofchk") and request.valid_attachments() is not None:
+        from cni_plugins.main import mac_spoofing
 
-
-def _collect_ports(request: Request) -> None:
-    with netlink.Socket() as sock:
-        links = Links(sock)
-        ownership.remove_stale(links, request)
-        if request.config.get("macspoofchk") and request.valid_attachments() is not None:
-            from cni_plugins.main import mac_spoofing
-
-            present = {link.name for link in links.all()}
-            gone = [port for port in mac_spoofing.guarded() if port not in present]
-            mac_spoofing.release(gone)
+        with netlink.Socket() as sock:
+            present = {link.name for link in Links(sock).all()}
+        mac_spoofing.release([port for port in mac_spoofing.guarded() if port not in present])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from cni_plugins.main import ownership
 from runtime_core.errors import NotFound, from_oserror
+from runtime_core.kernel import netlink
 from runtime_core.network.link_messages import alias_message, veth_message
-from runtime_core.network.links import Link
+from runtime_core.network.links import Link, Links
 from runtime_core.network.sysctl import write_sysctl
 
 TYPE_CHECKING = False
@@ -29,3 +30,15 @@ def connect(request: Request, ends: Ends, *, master: int = 0, mtu: int = 0, mac:
     if far is None:
         raise NotFound(f"veth {name} vanished while it was set up")
     return near, far
+
+
+def remove(request: Request) -> None:
+    """Both ends; idempotent."""
+    with netlink.Socket() as sock:
+        Links(sock).remove(ownership.host_name(request))
+
+
+def remove_stale(request: Request) -> None:
+    """Of this network's attachments that are not in cni.dev/valid-attachments."""
+    with netlink.Socket() as sock:
+        ownership.remove_stale(Links(sock), request)

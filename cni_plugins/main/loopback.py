@@ -1,7 +1,8 @@
-"""CNI plugin loopback: lo of the container is up."""
+"""CNI plugin loopback: lo of the container is up. Cold."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 
 from runtime_core.errors import FailedPrecondition, NotFound
@@ -11,6 +12,7 @@ from runtime_core.network.namespace import entered, open_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from runtime_core.cni.request import Request
@@ -19,35 +21,36 @@ _LO = 1
 
 
 def add(request: Request) -> dict[str, Any]:
-    namespace = open_namespace(request.netns)
-    try:
-        with entered(namespace), netlink.Socket() as sock:
-            Links(sock).set_up(_LO)
-    finally:
-        os.close(namespace)
+    """In a chain, the result is that of the plugin before."""
+    addresses: list[str] = []
+
+    def work(links: Links) -> None:
+        links.set_up(_LO)
+        addresses.extend(links.addresses(_LO))
+
+    _inside(request, work)
     if request.previous is not None:
         return request.previous
+    own = [address for address in addresses if ipaddress.ip_interface(address).is_loopback]
     return {
         "interfaces": [{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": request.netns}],
-        "ips": [{"interface": 0, "address": "127.0.0.1/8"}, {"interface": 0, "address": "::1/128"}],
+        "ips": [{"interface": 0, "address": address} for address in own],
     }
 
 
 def delete(request: Request) -> None:
-    """Nothing: lo goes with its namespace."""
+    """Nothing: lo goes with its namespace, and others of this container's networks may use it until then."""
 
 
 def check(request: Request) -> None:
-    namespace = open_namespace(request.netns)
-    try:
-        with entered(namespace), netlink.Socket() as sock:
-            link = Links(sock).find("lo")
-    finally:
-        os.close(namespace)
-    if link is None:
-        raise NotFound("the container has no lo")
-    if not link.is_up:
-        raise FailedPrecondition("lo of the container is down")
+    def work(links: Links) -> None:
+        link = links.find("lo")
+        if link is None:
+            raise NotFound("the container has no lo")
+        if not link.is_up:
+            raise FailedPrecondition("lo of the container is down")
+
+    _inside(request, work)
 
 
 def gc(request: Request) -> None:
@@ -56,3 +59,12 @@ def gc(request: Request) -> None:
 
 def status(request: Request) -> None:
     """Always ready."""
+
+
+def _inside(request: Request, work: Callable[[Links], None]) -> None:
+    namespace = open_namespace(request.netns)
+    try:
+        with entered(namespace), netlink.Socket() as sock:
+            work(Links(sock))
+    finally:
+        os.close(namespace)

@@ -95,6 +95,12 @@ def alias_message(alias: str, *, name: str = "", index: int = 0) -> Message:
     return Message(_SETLINK, _LINK.pack(0, 0, index, 0, 0), [*which, (_IFLA_IFALIAS, alias.encode())])
 
 
+def rename_message(index: int, name: str, alias: str) -> Message:
+    """A link that is down gets its name, and its alias."""
+    attributes = [(_IFLA_IFNAME, name), (_IFLA_IFALIAS, alias.encode())]
+    return Message(_SETLINK, _LINK.pack(0, 0, index, 0, 0), attributes)
+
+
 def move_message(index: int, namespace: int, name: str, alias: str) -> Message:
     """A link goes to another namespace, and is called `name` there."""
     attributes = [(_IFLA_NET_NS_FD, namespace), (_IFLA_IFNAME, name), (_IFLA_IFALIAS, alias.encode())]

@@ -32,6 +32,9 @@ LONGEST_NAME = 15
 class Link:
     __slots__ = ("_attributes", "index", "is_up", "mac", "master", "mtu", "name")
 
+    index: int
+    mtu: int
+
     def __init__(self, payload: bytes) -> None:
         _family, _type, self.index, flags, _change = _LINK.unpack_from(payload)
         self._attributes = attributes = netlink.decode(payload[_LINK.size :])
@@ -118,9 +121,6 @@ class Links:
 
     def remove_at(self, index: int) -> bool:
         return self._forgive(Message(_DELLINK, _LINK.pack(0, 0, index, 0, 0)))
-
-    def rename(self, index: int, name: str) -> None:
-        self._socket.request(Message(_SETLINK, _LINK.pack(0, 0, index, 0, 0), [(_IFLA_IFNAME, name)]))
 
     def set_up(self, index: int, *, promiscuous: bool = False) -> None:
         flags = _IFF_UP | (_IFF_PROMISC if promiscuous else 0)

@@ -2,27 +2,76 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 
 from runtime_core.kernel import netlink
-from runtime_core.kernel.netlink import CREATE, Message
+from runtime_core.kernel.netlink import CREATE, EXCL, Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 IPV4, IPV6 = 2, 10
-POSTROUTING, SRCNAT = 4, 100
-ACCEPT, JUMP = 1, -3 & 0xFFFFFFFF
+PREROUTING, FORWARD, OUTPUT, POSTROUTING = 0, 2, 3, 4
+RAW, DSTNAT, FILTER, SRCNAT = -300, -100, 0, 100
+#: types of set keys and map data (nft's own numbers, so that `nft list` prints them as they are meant)
+PROTOCOL, SERVICE, INTERFACE_NAME = 12, 13, 41
+ADDRESS = {IPV4: 7, IPV6: 8}
+ADDRESS_BYTES = {IPV4: 4, IPV6: 16}
+_SIZES = {PROTOCOL: 4, SERVICE: 4, INTERFACE_NAME: 16, ADDRESS[IPV4]: 4, ADDRESS[IPV6]: 16}
+_CONCATENATED = 6
+MOST_COMMENT = 250
+JUMP = -3 & 0xFFFFFFFF
 _SUBSYSTEM = 10 << 8
 _BEGIN, _END = 0x10, 0x11
-_NEWTABLE, _NEWCHAIN, _NEWRULE, _DELRULE = 0, 3, 6, 8
-_NEWSET, _NEWELEMENT, _GETELEMENT, _DELELEMENT = 9, 12, 13, 14
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN = range(6)
+_NEWRULE, _GETRULE, _DELRULE, _NEWSET, _GETSET, _DELSET = range(6, 12)
+_NEWELEMENT, _GETELEMENT, _DELELEMENT, _NEWGENERATION, _GETGENERATION = range(12, 17)
 _MAP, _VERDICT_TYPE = 8, 0xFFFFFF00
-_VERDICT_REGISTER, _REGISTER = 0, 1
-_NETWORK_HEADER, _EQUAL = 1, 0
-#: family → (set key type, address bytes, offset of source and of destination address)
-_ADDRESS = {IPV4: (7, 4, 12, 16), IPV6: (8, 16, 8, 24)}
+#: refuses to delete what is not empty
+_NON_RECURSIVE = 0x100
+_HEADER = struct.Struct("=IHHII")
+_ERROR = 2
+_RECEIVE = 1 << 17
+
+
+class Socket(netlink.Socket):
+    """A netfilter socket with transactions that can be made to depend on what was read before."""
+
+    def __init__(self) -> None:
+        super().__init__(netlink.NETFILTER)
+
+    def generation(self) -> int:
+        """A number that every transaction of this network namespace changes, whoever makes it."""
+        payloads = self.request(_message(_GETGENERATION, 0, []))
+        return int(struct.unpack("!I", netlink.decode(payloads[0][4:])[1])[0])
+
+    def transact(self, messages: list[Message], generation: int | None = None) -> None:
+        """All of `messages`, or none and the OSError of the first refusal; ERESTART when `generation` has passed."""
+        scope = struct.pack("!BBH", 0, 0, 10)
+        first = self._sequence + 1
+        begin = Message(_BEGIN, scope, [(1, number(generation))] if generation is not None else [])
+        data = [self._encode(begin, 0), *(self._encode(m, netlink.ACK) for m in messages), self._encode(Message(_END, scope), 0)]
+        self._socket.send(b"".join(data))
+        self._await(first, len(messages))
+
+    def _await(self, begin: int, count: int) -> None:
+        # Unlike a plain batch it also looks at the answer to the beginning: the only one when that is refused.
+        waiting, refusal = set(range(begin + 1, begin + 1 + count)), 0
+        while waiting:
+            data, position = self._socket.recv(_RECEIVE), 0
+            while position + _HEADER.size <= len(data):
+                length, kind, _flags, sequence, _port = _HEADER.unpack_from(data, position)
+                if kind == _ERROR and (sequence in waiting or sequence == begin):
+                    refusal = refusal or -struct.unpack_from("=i", data, position + _HEADER.size)[0]
+                    waiting.discard(sequence)
+                    if sequence == begin and refusal:
+                        waiting.clear()
+                position += length + -length % 4
+        if refusal:
+            raise OSError(refusal, f"nftables: {os.strerror(refusal)}")
 
 
 def transact(sock: netlink.Socket, messages: list[Message]) -> None:
@@ -35,116 +84,159 @@ def table(family: int, name: str) -> Message:
     return _message(_NEWTABLE, family, [(1, name)], CREATE)
 
 
-def chain(family: int, in_table: str, name: str) -> Message:
-    return _message(_NEWCHAIN, family, [(1, in_table), (3, name)], CREATE)
+def remove_table(family: int, name: str) -> Message:
+    """EBUSY when there is anything in it."""
+    return _message(_DELTABLE, family, [(1, name)], _NON_RECURSIVE)
 
 
-def nat_chain(family: int, in_table: str, name: str, hook: int, priority: int) -> Message:
-    where = [(1, _number(hook)), (2, _number(priority))]
-    return _message(_NEWCHAIN, family, [(1, in_table), (3, name), (4, where), (7, "nat")], CREATE)
+def chain(family: int, in_table: str, name: str, *, must_be_new: bool = False) -> Message:
+    return _message(_NEWCHAIN, family, [(1, in_table), (3, name)], CREATE | (EXCL if must_be_new else 0))
+
+
+def base_chain(family: int, in_table: str, name: str, kind: str, hook: int, priority: int) -> Message:
+    where = [(1, number(hook)), (2, struct.pack("!i", priority))]
+    return _message(_NEWCHAIN, family, [(1, in_table), (3, name), (4, where), (7, kind)], CREATE)
 
 
 def flush_chain(family: int, in_table: str, name: str) -> Message:
     return _message(_DELRULE, family, [(1, in_table), (2, name)])
 
 
-def verdict_map(family: int, in_table: str, name: str) -> Message:
-    """A map from address to verdict."""
-    key, length, _source, _destination = _ADDRESS[family]
-    attributes = [
-        (1, in_table), (2, name), (3, _number(_MAP)), (4, _number(key)), (5, _number(length)),
-        (6, _number(_VERDICT_TYPE)), (10, _number(1)),
-    ]  # fmt: skip
-    return _message(_NEWSET, family, attributes, CREATE)
+def remove_chain(family: int, in_table: str, name: str) -> Message:
+    """With its rules; EBUSY when something jumps to it."""
+    return _message(_DELCHAIN, family, [(1, in_table), (3, name)])
 
 
-def rule(family: int, in_table: str, in_chain: str, expressions: list[Any]) -> Message:
+def rule(family: int, in_table: str, in_chain: str, expressions: list[Any], comment: str = "") -> Message:
     attributes = [(1, in_table), (2, in_chain), (4, [(1, expression) for expression in expressions])]
+    if comment:
+        attributes.append((7, _comment(comment)))
     return _message(_NEWRULE, family, attributes, CREATE | netlink.APPEND)
 
 
-def element(family: int, in_table: str, in_map: str, address: bytes, target: str, comment: str) -> Message:
-    """address → jump target, with a comment that `elements` gives back."""
-    jump = [(2, [(1, _number(JUMP)), (2, target)])]
-    text = comment.encode() + b"\0"
-    item = [(1, [(1, address)]), (2, jump), (6, struct.pack("BB", 0, len(text)) + text)]
-    return _message(_NEWELEMENT, family, [(1, in_table), (2, in_map), (3, [(1, item)])], CREATE)
+def new_set(family: int, in_table: str, name: str, key: list[int], data: list[int] | None = None) -> Message:
+    """Of concatenated `key` types; a map when it has `data` types, whose data is a verdict when that is []."""
+    attributes = [(1, in_table), (2, name), (4, number(_type(key))), (5, number(_size(key))), (10, number(1))]
+    if data is not None:
+        attributes += [(3, number(_MAP)), (6, number(_type(data) if data else _VERDICT_TYPE))]
+        attributes += [(7, number(_size(data)))] if data else []
+    return _message(_NEWSET, family, attributes, CREATE)
 
 
-def remove_element(family: int, in_table: str, in_map: str, address: bytes) -> Message:
-    return _message(_DELELEMENT, family, [(1, in_table), (2, in_map), (3, [(1, [(1, [(1, address)])])])])
+def remove_set(family: int, in_table: str, name: str, *, must_be_empty: bool = False) -> Message:
+    return _message(_DELSET, family, [(1, in_table), (2, name)], _NON_RECURSIVE if must_be_empty else 0)
 
 
-def elements(sock: netlink.Socket, family: int, in_table: str, in_map: str) -> list[tuple[bytes, str]]:
-    """(address, comment) of every element; [] when the map is not there."""
-    try:
-        payloads = sock.dump(_message(_GETELEMENT, family, [(1, in_table), (2, in_map)]))
-    except FileNotFoundError:
-        return []
-    return _listed(payloads)
+def element(
+    family: int, in_table: str, in_set: str, key: bytes, data: bytes | str, comment: str, *, must_be_new: bool = False
+) -> Message:
+    """key → data; data that is text is a chain to jump to, b"" for the element of a set."""
+    item: list[tuple[int, Any]] = [(1, [(1, key)])]
+    if isinstance(data, str):
+        item.append((2, [(2, [(1, number(JUMP)), (2, data)])]))
+    elif data:
+        item.append((2, [(1, data)]))
+    if comment:
+        item.append((6, _comment(comment)))
+    listed = [(1, in_table), (2, in_set), (3, [(1, item)])]
+    return _message(_NEWELEMENT, family, listed, CREATE | (EXCL if must_be_new else 0))
 
 
-def comment(sock: netlink.Socket, family: int, in_table: str, in_map: str, address: bytes) -> str | None:
-    """The comment of one element, None when there is no such element."""
-    key = [(3, [(1, [(1, [(1, address)])])])]
-    try:
-        payloads = sock.request(_message(_GETELEMENT, family, [(1, in_table), (2, in_map), *key]))
-    except FileNotFoundError:
-        return None
-    return next((text for _address, text in _listed(payloads)), None)
+def remove_element(family: int, in_table: str, in_set: str, key: bytes) -> Message:
+    return _message(_DELELEMENT, family, [(1, in_table), (2, in_set), (3, [(1, [(1, [(1, key)])])])])
 
 
-def _listed(payloads: list[bytes]) -> list[tuple[bytes, str]]:
+def elements(sock: netlink.Socket, family: int, in_table: str, in_set: str) -> list[tuple[bytes, bytes, str]]:
+    """(key, data, comment) of every element; [] when the set is not there."""
+    return _listed(_found(sock, _message(_GETELEMENT, family, [(1, in_table), (2, in_set)], netlink.DUMP)))
+
+
+def find_element(sock: netlink.Socket, family: int, in_table: str, in_set: str, key: bytes) -> tuple[bytes, str] | None:
+    """(data, comment) of one element, None when there is no such element."""
+    wanted = [(3, [(1, [(1, [(1, key)])])])]
+    listed = _listed(_found(sock, _message(_GETELEMENT, family, [(1, in_table), (2, in_set), *wanted])))
+    return next(((data, comment) for _key, data, comment in listed), None)
+
+
+def rules(sock: netlink.Socket, family: int, in_table: str, in_chain: str = "") -> list[tuple[str, str, str]]:
+    """(chain, comment, chain that it jumps to without any condition) of every rule; [] without the table or chain."""
+    where = [(1, in_table), *([(2, in_chain)] if in_chain else [])]
     found = []
-    for payload in payloads:
-        listed = netlink.decode(payload[4:]).get(3, b"")
-        for _kind, item in netlink.items(listed):
-            attributes = netlink.decode(item)
-            address = netlink.decode(attributes[1])[1]
-            found.append((address, attributes.get(6, b"")[2:].rstrip(b"\0").decode()))
+    for payload in _found(sock, _message(_GETRULE, family, where, netlink.DUMP)):
+        attributes = netlink.decode(payload[4:])
+        found.append((_text(attributes[2]), _text(attributes.get(7, b"")[2:]), _target(attributes.get(4, b""))))
     return found
 
 
-def jump_by_source(family: int, in_map: str) -> list[Any]:
-    """ip saddr vmap @in_map"""
-    _key, length, source, _destination = _ADDRESS[family]
-    lookup = [(1, in_map), (2, _number(_REGISTER)), (3, _number(_VERDICT_REGISTER))]
-    return [_load(source, length), _expression("lookup", lookup)]
+def chain_uses(sock: netlink.Socket, family: int, in_table: str, name: str) -> int | None:
+    """How many rules are in it or jump to it, and elements jump to it; None when there is no such chain."""
+    payloads = _found(sock, _message(_GETCHAIN, family, [(1, in_table), (3, name)]))
+    return _number(netlink.decode(payloads[0][4:])[6]) if payloads else None
 
 
-def accept_destination(family: int, network: bytes, mask: bytes) -> list[Any]:
-    """ip daddr network/mask accept"""
-    _key, length, _source, destination = _ADDRESS[family]
-    masked = [
-        (1, _number(_REGISTER)), (2, _number(_REGISTER)), (3, _number(length)),
-        (4, [(1, mask)]), (5, [(1, bytes(length))]),
-    ]  # fmt: skip
-    compared = [(1, _number(_REGISTER)), (2, _number(_EQUAL)), (3, [(1, network)])]
-    verdict = [(1, _number(_VERDICT_REGISTER)), (2, [(2, [(1, _number(ACCEPT))])])]
-    return [
-        _load(destination, length),
-        _expression("bitwise", masked),
-        _expression("cmp", compared),
-        _expression("immediate", verdict),
-    ]
+def table_uses(sock: netlink.Socket, family: int, name: str) -> int | None:
+    """How many chains and sets are in it; None when there is no such table."""
+    payloads = _found(sock, _message(_GETTABLE, family, [(1, name)]))
+    return _number(netlink.decode(payloads[0][4:])[3]) if payloads else None
 
 
-def masquerade() -> list[Any]:
-    return [_expression("masq", [])]
+def number(value: int) -> bytes:
+    return struct.pack("!I", value)
 
 
-def _load(offset: int, length: int) -> list[Any]:
-    payload = [(1, _number(_REGISTER)), (2, _number(_NETWORK_HEADER)), (3, _number(offset)), (4, _number(length))]
-    return _expression("payload", payload)
+def _found(sock: netlink.Socket, message: Message) -> list[bytes]:
+    while True:
+        try:
+            return sock.request(message)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            if error.errno != errno.EINTR:  # the ruleset changed under the listing
+                raise
 
 
-def _expression(name: str, data: list[Any]) -> list[Any]:
-    return [(1, name), (2, data)]
+def _listed(payloads: list[bytes]) -> list[tuple[bytes, bytes, str]]:
+    found = []
+    for payload in payloads:
+        for _kind, item in netlink.items(netlink.decode(payload[4:]).get(3, b"")):
+            attributes = netlink.decode(item)
+            data = netlink.decode(attributes.get(2, b"")).get(1, b"")
+            found.append((netlink.decode(attributes[1])[1], data, _text(attributes.get(6, b"")[2:])))
+    return found
+
+
+def _target(expressions: bytes) -> str:
+    for _kind, expression in netlink.items(expressions):
+        attributes = netlink.decode(expression)
+        if _text(attributes[1]) == "immediate":
+            verdict = netlink.decode(netlink.decode(netlink.decode(attributes[2])[2]).get(2, b""))
+            return _text(verdict.get(2, b""))
+    return ""
+
+
+def _comment(text: str) -> bytes:
+    encoded = text.encode() + b"\0"
+    return struct.pack("BB", 0, len(encoded)) + encoded
+
+
+def _type(parts: list[int]) -> int:
+    found = 0
+    for part in parts:
+        found = found << _CONCATENATED | part
+    return found
+
+
+def _size(parts: list[int]) -> int:
+    return sum(_SIZES[part] for part in parts)
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode()
+
+
+def _number(value: bytes) -> int:
+    return int.from_bytes(value, "big")
 
 
 def _message(kind: int, family: int, attributes: list[Any], flags: int = 0) -> Message:
     return Message(_SUBSYSTEM | kind, struct.pack("!BBH", family, 0, 0), attributes, flags)
-
-
-def _number(value: int) -> bytes:
-    return struct.pack("!I", value)

@@ -6,6 +6,8 @@ import fcntl
 import os
 import struct
 
+from runtime_core.errors import NotFound
+
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER, _TUNSETGROUP = 0x400454CA, 0x400454CB, 0x400454CC, 0x400454CE
 _IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 0x2, 0x100, 0x1000, 0x4000
@@ -24,3 +26,9 @@ def add_tap(name: str, *, multi_queue: bool, owner: int | None, group: int | Non
         fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
     finally:
         os.close(descriptor)
+
+
+def check_device() -> None:
+    """NotFound when this node makes no taps."""
+    if not os.path.exists(_DEVICE):
+        raise NotFound(f"there is no {_DEVICE}")

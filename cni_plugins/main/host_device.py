@@ -1,0 +1,143 @@
+"""CNI plugin host-device: a network device of the node is the container's, and comes back under its old name.
+
+Options: device, hwaddr, kernelpath, pciBusID, runtimeConfig.deviceID (PCI or auxiliary bus).
+"""
+
+from __future__ import annotations
+
+import os
+
+from cni_plugins.main.container_link import (
+    Ends,
+    allot,
+    check_addresses,
+    check_container,
+    configure,
+    delegate,
+    described,
+    each,
+    result,
+)
+from cni_plugins.main.host_devices import Device
+from cni_plugins.main.options import is_interface_name
+from runtime_core.errors import AlreadyExists, NotFound, from_oserror
+from runtime_core.kernel import netlink
+from runtime_core.network.link_messages import move_message, rename_message
+from runtime_core.network.links import Links
+from runtime_core.network.namespace import entered, is_own, open_namespace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from runtime_core.cni.request import Request
+    from runtime_core.network.links import Link
+
+
+def add(request: Request) -> dict[str, Any]:
+    device = Device(request)
+    with Ends(request) as ends:
+        if device.is_userspace:  # a program will have it, not the kernel: there is no link
+            interfaces = [{"name": request.interface, "sandbox": request.netns}]
+            return result(request, interfaces, allot(request, ends.undo))
+        link = _move_in(request, ends, device.find(ends.host))
+        found = result(request, [described(link, request.netns)], allot(request, ends.undo))
+        configure(ends, link, found, ())
+    return found
+
+
+def delete(request: Request) -> None:
+    """Idempotent with anything missing, also the namespace and the device."""
+    each(lambda: _bring_home(request), lambda: delegate(request, "DEL"))
+
+
+def check(request: Request) -> None:
+    device = Device(request)
+    previous = check_addresses(request)
+    if not device.is_userspace:
+        check_container(request, previous, "")
+
+
+def gc(request: Request) -> None:
+    """Addresses: the kernel takes a device home when its namespace goes."""
+    delegate(request, "GC")
+
+
+def status(request: Request) -> None:
+    device = Device(request)
+    if device.is_given and not device.is_userspace:  # a runtime may name it with ADD only
+        with netlink.Socket() as sock:
+            device.find(Links(sock))
+    delegate(request, "STATUS")
+
+
+def _move_in(request: Request, ends: Ends, link: Link) -> Link:
+    """The old name is the alias from now on, which is where DEL finds it."""
+    name = request.interface
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    ends.undo.callback(os.close, home)
+    ends.undo.callback(_undo, ends, link, name, home)
+    try:
+        ends.host.send(move_message(link.index, ends.namespace, name, link.name))
+        return ends.inside.make(name)
+    except OSError as error:
+        raise from_oserror(error, f"moving {link.name} into the container") from error
+
+
+def _undo(ends: Ends, link: Link, name: str, home: int) -> None:
+    """A move that the kernel refused half-way leaves the device inside under either name."""
+    for candidate in (name, link.name):
+        found = ends.inside.find(candidate)
+        if found is not None and found.mac == link.mac:
+            ends.inside.send(move_message(found.index, home, link.name, ""))
+            break
+    returned = ends.host.find(link.name)
+    if returned is not None and link.is_up and not returned.is_up:
+        ends.host.set_up(returned.index)
+
+
+def _bring_home(request: Request) -> None:
+    try:
+        namespace = open_namespace(request.netns) if request.netns else -1
+    except NotFound:
+        namespace = -1
+    try:
+        with netlink.Socket() as sock:
+            if namespace >= 0 and not is_own(namespace):
+                _move_out(request, Links(sock), namespace)
+            _rename_returned(request, Links(sock))
+    finally:
+        if namespace >= 0:
+            os.close(namespace)
+
+
+def _move_out(request: Request, host: Links, namespace: int) -> None:
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with entered(namespace), netlink.Socket() as sock:
+            inside = Links(sock)
+            link = inside.find(request.interface)
+            if link is None or not is_interface_name(link.alias):
+                return
+            if host.find(link.alias) is not None:
+                raise AlreadyExists(f"device: the node has another {link.alias} by now; {link.name} stays in the container")
+            inside.set_down(link.index)
+            inside.send(move_message(link.index, home, link.alias, ""))
+    except OSError as error:
+        raise from_oserror(error, f"moving {request.interface} out of the container") from error
+    finally:
+        os.close(home)
+
+
+def _rename_returned(request: Request, host: Links) -> None:
+    """A device that came home because its namespace went has its name of there, or one that the kernel chose."""
+    if request.previous is None:
+        return
+    macs = {one.get("mac") for one in request.previous["interfaces"] if one.get("sandbox")} - {None, ""}
+    for link in host.all():
+        if link.mac in macs and link.alias != link.name and is_interface_name(link.alias) and host.find(link.alias) is None:
+            try:
+                host.set_down(link.index)
+                host.send(rename_message(link.index, link.alias, ""))
+            except OSError as error:
+                raise from_oserror(error, f"giving {link.name} its name {link.alias} back") from error

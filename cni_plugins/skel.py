@@ -12,7 +12,7 @@ import re
 import sys
 
 from runtime_core.cni import result as cni_result
-from runtime_core.cni.request import Request, parse_args
+from runtime_core.cni.request import Request, parse_args, previous_result
 from runtime_core.errors import InvalidArgument, NotFound, TrivetError, from_oserror
 
 TYPE_CHECKING = False
@@ -111,15 +111,20 @@ def _request(modules: dict[str, str], command: str, config: dict[str, Any], pack
                 raise CniError(_BAD_ENVIRONMENT, f"CNI_{key} is missing")
         if not _ID.fullmatch(environment["CONTAINERID"]):
             raise CniError(_BAD_ENVIRONMENT, f"CNI_CONTAINERID: {environment['CONTAINERID']!r} is not an id")
-    previous = config.get("prevResult")
+    try:
+        args = parse_args(environment["ARGS"])
+    except InvalidArgument:
+        if command != "DEL":
+            raise
+        args = {}  # what was made goes, however the call that ends it is written
     return Request(
         config=config,
         container_id=environment["CONTAINERID"],
         netns=environment["NETNS"],
         interface=environment["IFNAME"],
-        args=parse_args(environment["ARGS"]),
+        args=args,
         path=environment["PATH"],
-        previous=cni_result.read(previous) if previous is not None else None,
+        previous=previous_result(config, command),
         delegate=lambda kind, verb, request: _delegate(modules, kind, verb, request),
         packet_filter=packet_filter,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from dataclasses import dataclass, fields
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime_core.errors import from_oserror
+
+_LIBCNI_KIND = "cniCacheV1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +29,14 @@ class Attachment:
 
 
 class Cache:
-    """One file per attachment, <container id>:<interface>:<network>, replaced atomically."""
+    """One file per attachment, <container id>:<interface>:<network>, replaced atomically.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    What a runtime with libcni has attached is found too where `libcni` is its directory of results, and is forgotten
+    by `remove`; nothing is written there.
+    """
+
+    def __init__(self, directory: Path, *, libcni: Path | None = None) -> None:
+        self._directory, self._libcni = directory, libcni
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -45,10 +52,11 @@ class Cache:
             raise from_oserror(error, f"CNI cache {path}") from error
 
     def of_container(self, container_id: str) -> list[Attachment]:
-        return self._read(f"{container_id}:")
+        foreign = [attachment for attachment in self._foreign() if attachment.container_id == container_id]
+        return _merged(self._read(f"{container_id}:"), foreign)
 
     def all(self) -> list[Attachment]:
-        return self._read("")
+        return _merged(self._read(""), self._foreign())
 
     def _read(self, prefix: str) -> list[Attachment]:
         found = []
@@ -63,7 +71,43 @@ class Cache:
 
     def remove(self, network: str, container_id: str, interface: str) -> None:
         self._path(network, container_id, interface).unlink(missing_ok=True)
+        if self._libcni is not None:
+            (self._libcni / f"{network}-{container_id}-{interface}").unlink(missing_ok=True)
+
+    def _foreign(self) -> list[Attachment]:
+        """A name may be split in several ways, since each part may hold a dash: the content says which it is."""
+        found = []
+        for path in sorted(self._libcni.iterdir()) if self._libcni is not None and self._libcni.is_dir() else []:
+            try:
+                attachment = _from_libcni(json.loads(path.read_text()))
+            except (ValueError, TypeError, KeyError, AttributeError, OSError):
+                continue  # torn, of another kind, or no attachment at all
+            if path.name == f"{attachment.network}-{attachment.container_id}-{attachment.interface}":
+                found.append(attachment)
+        return found
 
     def _path(self, network: str, container_id: str, interface: str) -> Path:
         # No part may contain a colon, so that no two attachments have one name.
         return self._directory / f"{container_id}:{interface}:{network}"
+
+
+def _from_libcni(document: dict[str, Any]) -> Attachment:
+    """libcni's "cniCacheV1": the configuration is base64, the arguments are pairs."""
+    if document["kind"] != _LIBCNI_KIND:
+        raise ValueError(document["kind"])
+    config = json.loads(base64.b64decode(document["config"]))
+    return Attachment(
+        container_id=str(document["containerId"]),
+        interface=str(document["ifName"]),
+        netns=str(document.get("netns", "")),
+        network=str(document["networkName"]),
+        config={**config, "name": document["networkName"]},
+        args={str(key): str(value) for key, value in document.get("cniArgs") or []},
+        capabilities=dict(document.get("capabilityArgs") or {}),
+        result=document.get("result") or None,
+    )
+
+
+def _merged(own: list[Attachment], foreign: list[Attachment]) -> list[Attachment]:
+    known = {(a.network, a.container_id, a.interface) for a in own}
+    return own + [a for a in foreign if (a.network, a.container_id, a.interface) not in known]

@@ -18,6 +18,8 @@ from runtime_core.kernel import failpoint
 _CHECK_SINCE, _GC_SINCE, _STATUS_SINCE = "0.4.0", "1.1.0", "1.1.0"
 #: DEL is given the result of ADD since then
 _PREVIOUS_SINCE = "0.4.0"
+#: the specification's name, and what plugins read that were written after its first text
+_VALID = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 
 class Caller:
@@ -51,7 +53,7 @@ class Caller:
 
     def delete(self, attachment: Attachment) -> None:
         """Detach with what was cached; every plugin is asked, then the first error raised."""
-        network = conf.parse(attachment.config, "the cached configuration")
+        network = conf.parse_for_removal(attachment.config, "the cached configuration")
         if not os.path.exists(attachment.netns):
             attachment = replace(attachment, netns="")
         previous = attachment.result if network.version >= _PREVIOUS_SINCE else None
@@ -96,9 +98,9 @@ class Caller:
             return errors
         listed = [{"containerID": a.container_id, "ifname": a.interface} for a in valid if a.network == network.name]
         for plugin in network.plugins:
-            config = conf.plugin_config(network, plugin, None, {})
+            config = {**conf.plugin_config(network, plugin, None, {}), **dict.fromkeys(_VALID, listed)}
             try:
-                self._plugins.call(plugin["type"], "GC", Request(config={**config, "cni.dev/valid-attachments": listed}))
+                self._plugins.call(plugin["type"], "GC", Request(config=config))
             except TrivetError as error:
                 errors.append(error)
         return errors

@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime_core.cni.request import is_plugin_name
 from runtime_core.cni.result import VERSIONS
-from runtime_core.errors import InvalidArgument
+from runtime_core.errors import InvalidArgument, NotFound
 
 #: it becomes part of file names, here and in IPAM plugins
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
@@ -39,6 +39,24 @@ def load_first(directory: Path) -> NetworkList | None:
     if failure is not None:
         raise failure
     return None
+
+
+def load_named(directory: Path, name: str) -> NetworkList:
+    """The list called `name`, lists before single configurations, as cnitool finds it.
+
+    NotFound when none is; InvalidArgument when none is and a file could not be read: it might be the one.
+    """
+    failure: InvalidArgument | None = None
+    files = candidates(directory)
+    for path in sorted(files, key=lambda path: path.suffix != ".conflist"):
+        try:
+            network = load(path)
+        except InvalidArgument as error:
+            failure = failure or error
+            continue
+        if network.name == name:
+            return network
+    raise failure or NotFound(f"no network {name!r} in {directory}: {len(files)} other configurations are there")
 
 
 def candidates(directory: Path) -> list[Path]:
@@ -106,6 +124,31 @@ def parse(document: Any, where: str) -> NetworkList:
     )
 
 
+def parse_for_removal(document: Any, where: str) -> NetworkList:
+    """What of a list is good enough for DEL: a configuration that has become bad must not keep what it once made.
+
+    InvalidArgument only where there is no network name or no plugin left that could be called.
+    """
+    try:
+        return parse(document, where)
+    except InvalidArgument:
+        if not isinstance(document, dict) or not isinstance(document.get("plugins", []), list):
+            raise
+    plugins = [plugin for plugin in document.get("plugins", [document]) if _is_callable(plugin)]
+    version = document.get("cniVersion")
+    return parse(
+        {
+            "name": document.get("name"),
+            "cniVersion": version if version in VERSIONS else VERSIONS[-1],
+            "plugins": [
+                {key: value for key, value in plugin.items() if key not in _OBJECTS or isinstance(value, dict)}
+                for plugin in plugins
+            ],
+        },
+        where,
+    )
+
+
 def plugin_config(
     network: NetworkList, plugin: dict[str, Any], previous: dict[str, Any] | None, capabilities: dict[str, Any]
 ) -> dict[str, Any]:
@@ -119,6 +162,10 @@ def plugin_config(
     if previous is not None:
         config["prevResult"] = previous
     return config
+
+
+def _is_callable(plugin: Any) -> bool:
+    return isinstance(plugin, dict) and is_plugin_name(plugin.get("type"))
 
 
 def _check_plugin(plugin: Any, where: str) -> None:
@@ -136,7 +183,7 @@ def _version(document: dict[str, Any], where: str) -> str:
     if offered:
         if not isinstance(offered, list):
             raise InvalidArgument(f"{where}: cniVersions is not a list")
-        known = [version for version in offered if version in VERSIONS]
+        known = [version for version in (*offered, document.get("cniVersion")) if version in VERSIONS]
         if known:
             return str(max(known, key=VERSIONS.index))
     version = document.get("cniVersion", "0.1.0")

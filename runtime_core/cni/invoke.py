@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from runtime_core.cni import result as cni_result
-from runtime_core.cni.request import Request
+from runtime_core.cni.request import Request, previous_result
 from runtime_core.errors import DeadlineExceeded, InvalidArgument, NotFound, TrivetError, Unavailable, from_oserror
 
 #: The second line of an executable that `trivet-cni install` wrote.
@@ -35,7 +35,7 @@ class PluginFailed(TrivetError):
 
     def __init__(self, plugin: str, code: int, message: str, details: str = "") -> None:
         super().__init__(f"CNI plugin {plugin}: {message}{f' ({details})' if details else ''} (code {code})")
-        self.code = code
+        self.code, self.details = code, details
 
 
 class Plugins:
@@ -74,7 +74,6 @@ class Plugins:
         return None
 
     def _in_process(self, kind: str, verb: str, request: Request) -> dict[str, Any]:
-        previous = request.config.get("prevResult")
         mine = Request(
             config=request.config,
             container_id=request.container_id,
@@ -82,7 +81,7 @@ class Plugins:
             interface=request.interface,
             args=request.args,
             path=request.path,
-            previous=cni_result.read(previous) if previous is not None else None,
+            previous=previous_result(request.config, verb),
             delegate=self.call,
             packet_filter=self._packet_filter,
         )

@@ -92,6 +92,17 @@ class Request:
         return value
 
 
+def previous_result(config: dict[str, Any], verb: str) -> dict[str, Any] | None:
+    """config.prevResult in Trivet's own shape; a malformed one is none for DEL: what was made goes in any case."""
+    document = config.get("prevResult")
+    try:
+        return cni_result.read(document) if document is not None else None
+    except InvalidArgument:
+        if verb != "DEL":
+            raise
+        return None
+
+
 def is_plugin_name(kind: Any) -> bool:
     return isinstance(kind, str) and _TYPE.fullmatch(kind) is not None
 

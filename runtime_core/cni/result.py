@@ -19,6 +19,7 @@ _OLDEST_LISTED = "0.3.0"
 _WITHOUT_IP_VERSION = "1.0.0"
 _WITH_MTU = "1.1.0"
 _MOST_ENTRIES = 1024
+_NEW_INTERFACE_KEYS = ("mtu", "socketPath", "pciID")
 _NEW_ROUTE_KEYS = ("mtu", "advmss", "priority", "table", "scope")
 
 
@@ -35,7 +36,8 @@ def export(result: dict[str, Any], version: str) -> dict[str, Any]:
     routes = [dict(route) for route in result.get("routes") or []]
     if version < _WITH_MTU:
         for interface in interfaces:
-            interface.pop("mtu", None)
+            for key in _NEW_INTERFACE_KEYS:
+                interface.pop(key, None)
         for route in routes:
             for key in _NEW_ROUTE_KEYS:
                 route.pop(key, None)

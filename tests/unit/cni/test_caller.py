@@ -206,7 +206,8 @@ def test_garbage_of_every_network_is_deleted(node: Node) -> None:
     assert caller.collect_garbage(_network(document), valid) == []
     assert sorted(node.diary()[3:5]) == ["DEL former", "DEL one"]
     assert node.diary()[5:] == ["GC one"]
-    assert node.stdin("one", "GC")["cni.dev/valid-attachments"] == [{"containerID": "kept", "ifname": "eth0"}]
+    for key in ("cni.dev/valid-attachments", "cni.dev/attachments"):
+        assert node.stdin("one", "GC")[key] == [{"containerID": "kept", "ifname": "eth0"}]
     assert node.cache.all() == valid
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runtime_core.cni import conf
-from runtime_core.errors import InvalidArgument
+from runtime_core.errors import InvalidArgument, NotFound
 
 _GOOD = {"cniVersion": "1.0.0", "name": "good", "plugins": [{"type": "bridge"}]}
 
@@ -68,10 +68,16 @@ def test_a_single_configuration_is_a_list_of_one() -> None:
 
 @pytest.mark.parametrize(
     ("versions", "chosen"),
-    [(["0.4.0", "1.1.0", "1.0.0"], "1.1.0"), (["1.0.0", "7.0.0"], "1.0.0"), (["7.0.0"], "0.4.0"), ([], "0.4.0")],
+    [
+        (["0.4.0", "1.1.0", "1.0.0"], "1.1.0"),
+        (["1.0.0", "7.0.0"], "1.0.0"),
+        (["0.2.0"], "0.4.0"),
+        (["7.0.0"], "0.4.0"),
+        ([], "0.4.0"),
+    ],
 )
 def test_the_newest_common_version_is_spoken(versions: list[str], chosen: str) -> None:
-    """Of cniVersions; where there is none, cniVersion."""
+    """Of cniVersions, to which cniVersion counts."""
     assert conf.parse({**_GOOD, "cniVersion": "0.4.0", "cniVersions": versions}, "x").version == chosen
 
 
@@ -160,3 +166,39 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "net.d").touch()
     with pytest.raises(InvalidArgument, match="Not a directory"):
         conf.load_first(tmp_path / "net.d")
+
+
+def test_a_network_is_found_by_its_name(tmp_path: Path) -> None:
+    """Lists before single configurations; a broken file beside it harms nobody, but is told of where nothing is found."""
+    (tmp_path / "10-a.conf").write_text(json.dumps({"name": "net", "type": "single", "cniVersion": "1.0.0"}))
+    (tmp_path / "20-b.conflist").write_text(json.dumps({**_GOOD, "name": "net"}))
+    assert [plugin["type"] for plugin in conf.load_named(tmp_path, "net").plugins] == [p["type"] for p in _GOOD["plugins"]]
+    with pytest.raises(NotFound, match="no network 'other'"):
+        conf.load_named(tmp_path, "other")
+    (tmp_path / "05-c.conflist").write_text("{")
+    assert conf.load_named(tmp_path, "net").name == "net"
+    with pytest.raises(InvalidArgument, match="05-c"):
+        conf.load_named(tmp_path, "other")
+
+
+@pytest.mark.parametrize(
+    ("change", "types"),
+    [
+        ({}, ["a", "b"]),
+        ({"cniVersion": "9.9.9"}, ["a", "b"]),
+        ({"disableCheck": "maybe"}, ["a", "b"]),
+        ({"plugins": [{"type": "a"}, {"type": "../b"}, 7]}, ["a"]),
+        ({"plugins": [{"type": "a", "ipam": "x", "capabilities": []}]}, ["a"]),
+    ],
+)
+def test_what_has_become_bad_can_be_taken_down(change: dict[str, Any], types: list[str]) -> None:
+    """As far as it can be called; a type that is a path is not called, also then."""
+    document = {"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "a"}, {"type": "b"}], **change}
+    assert [plugin["type"] for plugin in conf.parse_for_removal(document, "x").plugins] == types
+
+
+@pytest.mark.parametrize("document", [None, [], {"plugins": {}}, {"name": "a/b", "plugins": [{"type": "a"}]}, {"name": "net"}])
+def test_what_is_no_list_at_all_cannot(document: Any) -> None:
+    """There is nobody to call, or no name that may become part of a path."""
+    with pytest.raises(InvalidArgument):
+        conf.parse_for_removal(document, "x")

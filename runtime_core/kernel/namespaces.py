@@ -110,6 +110,7 @@ def create_owned(
 
     OCI type → descriptor; the key "user" is among them.
     """
+    pid = 0
     waits, holds = os.pipe2(os.O_CLOEXEC)
     try:
         pid, pidfd = fork_owned(flags_of(kinds), uid_mappings, gid_mappings)
@@ -118,17 +119,25 @@ def create_owned(
             os.read(waits, 1)  # end of file: the parent is done, or dead
             os._exit(0)
         os.close(pidfd)
-        found = open_of(pid, ("user", *kinds))
+        return open_of(pid, ("user", *kinds))
     finally:
         os.close(waits)
         os.close(holds)
-    os.waitpid(pid, 0)
-    return found
+        if pid:
+            os.waitpid(pid, 0)
 
 
 def open_of(pid: int, kinds: Iterable[str]) -> dict[str, int]:
-    """Descriptors of a process's namespaces, by OCI type."""
-    return {kind: os.open(f"/proc/{pid}/ns/{file_name(kind)}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds}
+    """Descriptors of a process's namespaces, by OCI type; all of them, or none and the OSError."""
+    found: dict[str, int] = {}
+    try:
+        for kind in kinds:
+            found[kind] = os.open(f"/proc/{pid}/ns/{file_name(kind)}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        for descriptor in found.values():
+            os.close(descriptor)
+        raise
+    return found
 
 
 def _write_map(pid: int, file: str, mappings: Iterable[tuple[int, int, int]]) -> None:

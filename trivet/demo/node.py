@@ -61,7 +61,10 @@ class DemoNode:
 
     def close(self) -> None:
         """Remove every pod, end the daemon, and take away bridge, cgroups and directories."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self._process.poll() is not None:
+            self._forget()
+            self.start()  # its pods outlive it, and only a daemon can end them
+        if self._process is not None:
             runtime = self.runtime()
             for pod in runtime.ListPodSandbox(api.ListPodSandboxRequest()).items:
                 runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod.id))
@@ -72,14 +75,18 @@ class DemoNode:
         shutil.rmtree(self.directory)
 
     def _end(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(_START_SECONDS)
+        self._forget()
+
+    def _forget(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        assert self._process is not None
-        assert self._process.stdout is not None
-        self._process.send_signal(number)
-        self._process.wait(_START_SECONDS)
-        self._process.stdout.close()
 
     def _connect(self) -> grpc.Channel:
         if self._channel is None:

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from cri.api.v1 import api_pb2 as api
-from tests.kernel.cri.test_daemon import Client, client, pod  # noqa: F401  the fixtures
+from tests.support.cri_client import Client
 
 _META = api.PodSandboxMetadata(name="bad", uid="u", namespace="n")
 
@@ -64,7 +64,7 @@ def _linux(**linux: Any) -> Any:
         ),
     ],
 )
-def test_a_refused_pod_leaves_nothing(client: Client, request_: Any, code: str, field: str) -> None:  # noqa: F811
+def test_a_refused_pod_leaves_nothing(client: Client, request_: Any, code: str, field: str) -> None:
     """No record, no directory, no network namespace."""
     with pytest.raises(grpc.RpcError) as refused:
         client.runtime.RunPodSandbox(request_)
@@ -132,7 +132,7 @@ _PROFILE = api.SecurityProfile(profile_type=api.SecurityProfile.Localhost, local
         (_security(namespace_options=api.NamespaceOption(pid=api.TARGET, target_id="nope")), "NOT_FOUND", "nope"),
     ],
 )
-def test_a_refused_container_leaves_nothing(client: Client, pod: str, config: Any, code: str, field: str) -> None:  # noqa: F811
+def test_a_refused_container_leaves_nothing(client: Client, pod: str, config: Any, code: str, field: str) -> None:
     """No record, no snapshot; and the pod goes on."""
     with pytest.raises(grpc.RpcError) as refused:
         client.create(pod, "true", **config)
@@ -159,7 +159,7 @@ def test_a_refused_container_leaves_nothing(client: Client, pod: str, config: An
         ("ContainerStatus", api.ContainerStatusRequest(), "NOT_FOUND"),
     ],
 )
-def test_what_is_not_there_is_not_found(client: Client, call: str, request_: Any, code: str) -> None:  # noqa: F811
+def test_what_is_not_there_is_not_found(client: Client, call: str, request_: Any, code: str) -> None:
     """By its id."""
     with pytest.raises(grpc.RpcError) as refused:
         getattr(client.runtime, call)(request_)

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from cri.api.v1 import api_pb2 as api
-from tests.kernel.cri.test_daemon import Client, client  # noqa: F401  the fixture
+from tests.support.cri_client import Client
 
 _FIRST, _SIZE = 2_000_000, 65536
 
@@ -26,7 +26,7 @@ def _options(**more: Any) -> Any:
 
 
 @pytest.fixture(params=["own PIDs", "shared PIDs", "host network"])
-def mapped(client: Client, request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:  # noqa: F811
+def mapped(client: Client, request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:
     """A pod with a user namespace, and the security context of its containers."""
     more = {"own PIDs": {}, "shared PIDs": {"pid": api.POD}, "host network": {"network": api.NODE}}[request.param]
     options = _options(**more)
@@ -40,7 +40,7 @@ def mapped(client: Client, request: pytest.FixtureRequest) -> Iterator[tuple[str
         log.unlink()
 
 
-def test_root_of_the_pod_is_nobody_on_the_node(client: Client, mapped: tuple[str, Any]) -> None:  # noqa: F811
+def test_root_of_the_pod_is_nobody_on_the_node(client: Client, mapped: tuple[str, Any]) -> None:
     """Root inside, an ordinary user outside, in exec too; the status tells the mapping."""
     pod, security = mapped
     container = client.run(pod, "sleep 1234", security=security)
@@ -52,7 +52,7 @@ def test_root_of_the_pod_is_nobody_on_the_node(client: Client, mapped: tuple[str
     assert status.linux.namespaces.options.userns_options.uids[0].host_id == _FIRST
 
 
-def test_its_files_are_its_own(client: Client, mapped: tuple[str, Any]) -> None:  # noqa: F811
+def test_its_files_are_its_own(client: Client, mapped: tuple[str, Any]) -> None:
     """hosts, resolv.conf and /dev/shm belong to its root and can be written; the image shows root as owner."""
     pod, security = mapped
     script = "stat -c %u /etc/hosts /etc/resolv.conf /dev/shm /bin; echo x >> /etc/hosts && echo y > /dev/shm/f && echo z > /new"
@@ -60,7 +60,7 @@ def test_its_files_are_its_own(client: Client, mapped: tuple[str, Any]) -> None:
     assert (status.exit_code, client.contents()) == (0, ["0"] * 4)
 
 
-def test_a_mapped_volume_keeps_its_owners(client: Client, mapped: tuple[str, Any], tmp_path: Path) -> None:  # noqa: F811
+def test_a_mapped_volume_keeps_its_owners(client: Client, mapped: tuple[str, Any], tmp_path: Path) -> None:
     """As the kubelet asks for its volumes; a mapping that is not the pod's is refused by the field."""
     pod, security = mapped
     (tmp_path / "file").touch()
@@ -75,7 +75,7 @@ def test_a_mapped_volume_keeps_its_owners(client: Client, mapped: tuple[str, Any
         client.create(pod, "true", security=security, mounts=[wrong], name="wrong")
 
 
-def test_the_handler_says_that_it_can(client: Client) -> None:  # noqa: F811
+def test_the_handler_says_that_it_can(client: Client) -> None:
     """The kubelet asks for user namespaces only then."""
     answer = client.runtime.Status(api.StatusRequest())
     assert all(handler.features.user_namespaces for handler in answer.runtime_handlers)
@@ -95,7 +95,7 @@ def test_the_handler_says_that_it_can(client: Client) -> None:  # noqa: F811
         (_options(userns_options=api.UserNamespace(mode=api.CONTAINER)), "userns_options.mode"),
     ],
 )
-def test_a_mapping_that_cannot_be_is_refused(client: Client, options: Any, field: str) -> None:  # noqa: F811
+def test_a_mapping_that_cannot_be_is_refused(client: Client, options: Any, field: str) -> None:
     """InvalidArgument with the field, and no pod."""
     with pytest.raises(grpc.RpcError) as refused:
         client.pod("refused", security_context=api.LinuxSandboxSecurityContext(namespace_options=options))

@@ -8,10 +8,13 @@ from runtime_core.images.auth_challenge import Credentials, decode_basic
 from runtime_core.images.reference import parse_reference
 from runtime_core.serving.gate import Call
 
+_DOCKER_HUB = ("index.docker.io", "registry-1.docker.io")
+
 
 def pull_image(service: Service, request: api.PullImageRequest, call: Call) -> api.PullImageResponse:
-    reference = str(parse_reference(request.image.image))
-    credentials = _credentials(request.auth)
+    parsed = parse_reference(request.image.image)
+    reference = str(parsed)
+    credentials = credentials_for(parsed.domain, request.auth)
     namespace = request.sandbox_config.metadata.namespace
     image = service.operations.once(
         # Who asks with other credentials must be let in by the registry himself.
@@ -22,7 +25,10 @@ def pull_image(service: Service, request: api.PullImageRequest, call: Call) -> a
     return api.PullImageResponse(image_ref=image.id)
 
 
-def _credentials(auth: api.AuthConfig) -> Credentials:
+def credentials_for(domain: str, auth: api.AuthConfig) -> Credentials:
+    """What of `auth` may be shown to the registry `domain`: nothing, when it names another server."""
+    if auth.server_address and _host(auth.server_address) != _host(domain):
+        return Credentials()
     username, password = auth.username, auth.password
     if auth.auth:
         username, password = decode_basic(auth.auth)
@@ -32,3 +38,10 @@ def _credentials(auth: api.AuthConfig) -> Credentials:
         identity_token=auth.identity_token,
         registry_token=auth.registry_token,
     )
+
+
+def _host(address: str) -> str:
+    """The host of an address with or without scheme and path, as Docker's configuration file has them."""
+    host = address.partition("://")[2] or address
+    host = host.partition("/")[0].lower()
+    return "docker.io" if host in _DOCKER_HUB else host

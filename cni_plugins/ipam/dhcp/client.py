@@ -78,6 +78,10 @@ class Client:
         """Go on with a lease of an earlier process; its times may have passed."""
         self.lease, self.state, self.deadline = lease, BOUND, lease.renewal
 
+    def lose(self) -> None:
+        """The address may be used no longer."""
+        self._end(LOST)
+
     def receive(self, message: Message, now: float) -> list[Send]:
         """What is not an answer to what was asked last is ignored, whoever sends it."""
         server = message.options.get(packet.SERVER, b"")
@@ -95,7 +99,7 @@ class Client:
             if message.kind == packet.ACK and message.your_address == self.lease.address:
                 self._bind(message, server, now)
             elif message.kind == packet.NAK:
-                self._end(LOST)
+                self.lose()
         return []
 
     def wake(self, now: float) -> list[Send]:
@@ -167,7 +171,7 @@ class Client:
         lease = self.lease
         assert lease is not None and lease.rebinding is not None and lease.expiry is not None
         if now >= lease.expiry:
-            self._end(LOST)
+            self.lose()
             return []
         before = self.state
         self.state = REBINDING if now >= lease.rebinding else RENEWING

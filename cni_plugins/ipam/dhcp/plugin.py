@@ -1,0 +1,123 @@
+"""CNI plugin dhcp: asks the DHCP daemon, which holds the leases. Cold."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import socket
+
+from cni_plugins.ipam import conf
+from cni_plugins.ipam.conf import NotReady
+from cni_plugins.ipam.dhcp import options
+from runtime_core.errors import BY_NAME, FailedPrecondition, TrivetError, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from runtime_core.cni.request import Request
+
+_DEFAULT_SOCKET = "/run/cni/dhcp.sock"
+#: the daemon gives up before; what calls us mostly still sooner
+_ADD_SECONDS, _SECONDS = 600.0, 30.0
+_MOST_ANSWER = 1024 * 1024
+
+
+def add(request: Request) -> dict[str, Any]:
+    ipam = _ipam(request)
+    found = _ask(request, "ADD", _ADD_SECONDS)
+    # A lease that was there already has the routes of its own ADD.
+    routes = [{**route, "priority": ipam["priority"]} for route in found["routes"]] if ipam.get("priority") else found["routes"]
+    return {"ips": found["ips"], "routes": routes, "dns": found["dns"]}
+
+
+def delete(request: Request) -> None:
+    """Without a daemon nothing is held: a daemon that comes later sees that the interface is gone."""
+    try:
+        _ask(request, "DEL", _SECONDS)
+    except NotReady:
+        return
+
+
+def check(request: Request) -> None:
+    """The lease holds, and is of the address in prevResult."""
+    _ipam(request)
+    held = ipaddress.ip_interface(_ask(request, "CHECK", _SECONDS)["ips"][0]["address"])
+    listed = [ip["address"] for ip in (request.previous or {}).get("ips") or []]
+    if request.previous is not None and held not in [ipaddress.ip_interface(text) for text in listed]:
+        raise FailedPrecondition(f"prevResult.ips: the DHCP lease is of {held}, which is not among them")
+
+
+def gc(request: Request) -> None:
+    valid = request.valid_attachments()
+    if valid is None:
+        return
+    try:
+        _ask(request, "GC", _SECONDS, valid=sorted(list(entry) for entry in valid))
+    except NotReady:
+        return
+
+
+def status(request: Request) -> None:
+    """NotReady without a daemon."""
+    _ipam(request)
+    _ask(request, "STATUS", _SECONDS)
+
+
+def command_line(arguments: list[str]) -> int:
+    """`dhcp daemon …`; the exit status."""
+    from cni_plugins.ipam.dhcp.command import command_line as run  # here: a plugin's call needs nothing of the daemon
+
+    return run(arguments)
+
+
+def _ipam(request: Request) -> dict[str, Any]:
+    """Checked as the daemon will check it, so that STATUS says so before."""
+    ipam = request.section("ipam")
+    options.priority(ipam)
+    options.to_send(ipam, request.args)
+    return ipam
+
+
+def _ask(request: Request, verb: str, seconds: float, **more: Any) -> dict[str, Any]:
+    """The daemon's answer, or its error; NotReady where no daemon listens."""
+    path = conf.text(request.section("ipam"), "daemonSocketPath") or _DEFAULT_SOCKET
+    line = json.dumps({
+        "verb": verb, "network": request.network, "container_id": request.container_id, "interface": request.interface,
+        # The daemon's working directory is another.
+        "netns": os.path.abspath(request.netns) if request.netns else "",
+        "ipam": request.section("ipam"), "args": request.args, **more,
+    })  # fmt: skip
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(seconds)
+        try:
+            sock.connect(path)
+        except OSError as error:
+            raise NotReady(f"ipam.daemonSocketPath: no DHCP daemon listens on {path}: {error.strerror}") from error
+        try:
+            sock.sendall(line.encode() + b"\n")
+            answer = _received(sock)
+        except OSError as error:
+            raise Unavailable(f"DHCP daemon on {path}: {error}") from error
+    return _result(answer, path)
+
+
+def _received(sock: socket.socket) -> bytes:
+    received = bytearray()
+    while chunk := sock.recv(65536):
+        received += chunk
+        if len(received) > _MOST_ANSWER:
+            raise OSError("the answer is too long")
+    return bytes(received)
+
+
+def _result(answer: bytes, path: str) -> dict[str, Any]:
+    try:
+        document = json.loads(answer)
+        if "error" in document:
+            raise BY_NAME.get(document["error"], TrivetError)(document["message"])
+        result: dict[str, Any] = document["result"]
+    except (ValueError, KeyError, TypeError):
+        raise Unavailable(f"DHCP daemon on {path} gave no answer") from None
+    return result

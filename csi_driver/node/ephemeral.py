@@ -1,0 +1,111 @@
+"""Inline volumes of a pod's own: made when they are published, deleted when they are unpublished."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+
+from csi_driver import access, checks
+from csi_driver.api.v1 import csi_pb2 as csi
+from csi_driver.node import find, group, place, release, show
+from csi_driver.records import Target, VolumeRecord
+from csi_driver.service import Service
+from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from runtime_core.kernel import failpoint
+from runtime_core.store.ledger import Entry
+
+_ASKED = "csi.storage.k8s.io/ephemeral"
+_SIZE = "size"
+_DEFAULT_SIZE = 1 << 30
+#: Kubernetes' quantities, whole numbers of them
+_QUANTITY = re.compile(r"([0-9]{1,18})(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P|)")
+_FACTORS: dict[str, int] = {
+    "": 1,
+    **{unit + "i": 1 << 10 * n for n, unit in enumerate("KMGTP", 1)},
+    **{u: 1000**n for n, u in enumerate("kMGTP", 1)},
+}
+#: the kubelet's ids: "csi-" and a SHA-256
+_KUBELET_ID = re.compile(r"csi-[0-9a-f]{64}")
+
+
+def is_asked(request: csi.NodePublishVolumeRequest) -> bool:
+    return request.volume_context.get(_ASKED) == "true"
+
+
+def is_gone(service: Service, volume_id: str) -> bool:
+    """Whether it is the id of an inline volume that is no more, and not that of a volume that never was."""
+    return bool(_KUBELET_ID.fullmatch(volume_id)) and service.records.volumes.find(find.ephemeral_id(volume_id)) is None
+
+
+def publish(service: Service, request: csi.NodePublishVolumeRequest, target: Target) -> None:
+    path = place.checked(service.settings.kubelet_dir, request.target_path, "target_path")
+    asked = _record(service, request)
+    with service.locks.hold(asked.id):
+        present = service.records.volumes.find(asked.id)
+        if present is None or present.phase != "ready":
+            with release.acquiring(service, asked.id, release.EPHEMERAL, asked.id):
+                _make(service, asked)
+                _show(service, replace(asked, phase="ready"), path, target)
+            return
+        if (present.size, present.fs_type, present.parameters) != (asked.size, asked.fs_type, asked.parameters):
+            raise AlreadyExists("volume_id: the volume is there with other attributes")
+        if not show.is_repeated(service, present, path, target):
+            if path not in present.targets:
+                raise FailedPrecondition("target_path: a volume of a pod's own has one target, and is published at another")
+            _show(service, present, path, target)
+
+
+def _record(service: Service, request: csi.NodePublishVolumeRequest) -> VolumeRecord:
+    """The volume that the request describes."""
+    name = checks.name(request.volume_id, "volume_id")
+    features = service.features
+    use = access.use_of(request.volume_capability, features)
+    if use.access == "block":
+        raise InvalidArgument("volume_capability.block: a volume of a pod's own has a file system")
+    given = checks.parameters(request.volume_context, features.parameters | {_SIZE}, "volume_context")
+    fs_type = use.fs_type or features.file_systems[0]
+    size = service.backend.round_size(_size(given.pop(_SIZE, "")), 0, fs_type)
+    return VolumeRecord(
+        id=find.ephemeral_id(name), name=name, size=size, access="mount", fs_type=fs_type,
+        parameters=given, created=time.time_ns(), ephemeral=True,
+    )  # fmt: skip
+
+
+def _size(text: str) -> int:
+    if not text:
+        return _DEFAULT_SIZE
+    match = _QUANTITY.fullmatch(text)
+    if match is None or not int(match[1]):
+        raise InvalidArgument(f"volume_context: {_SIZE} {text[:32]!r} is not a size such as 64Mi")
+    return int(match[1]) * _FACTORS[match[2]]
+
+
+def _make(service: Service, record: VolumeRecord) -> None:
+    service.backend.check(record.volume())
+    service.records.volumes.put(record.id, record)
+    failpoint.hit("csi.ephemeral.recorded")
+    service.backend.create(record.volume(), None)
+    failpoint.hit("csi.ephemeral.created")
+
+
+def _show(service: Service, record: VolumeRecord, path: str, target: Target) -> None:
+    with release.acquiring(service, record.id, release.TARGET, path):
+        tree = service.backend.mount(record.volume(), target.flags, read_only=target.read_only)
+        if target.mount_group and not target.read_only:
+            group.apply(tree, target.mount_group)
+        show.attach(service, "mount", path, tree)
+        failpoint.hit("csi.ephemeral.mounted")
+        service.records.volumes.put(record.id, replace(record, targets={path: target}))
+        failpoint.hit("csi.ephemeral.done")
+
+
+def delete(service: Service, volume_id: str) -> None:
+    """Nothing of it is left; what a crash interrupts, recovery ends by the row in the ledger."""
+    service.records.volumes.update(volume_id, lambda now: replace(now, phase="deleting"))
+    failpoint.hit("csi.ephemeral.deleting")
+    entry = Entry(volume_id, release.EPHEMERAL, volume_id)
+    release.release(service, entry)
+    failpoint.hit("csi.ephemeral.deleted")
+    service.ledger.forget([entry])
+    service.node.forget(volume_id)

@@ -1,0 +1,48 @@
+"""What of /proc/self/mountinfo is below the kubelet's directory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime_core.kernel import loop_device, mounts
+
+_PATH = "/proc/self/mountinfo"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    #: "major:minor"
+    device: str
+    #: of the file system, what of it is mounted
+    root: str
+    fs_type: str
+    source: str
+
+
+def below(kubelet_dir: Path) -> dict[str, Mount]:
+    """Path, as the kubelet says it, → the topmost mount there."""
+    with open(_PATH, "rb") as file:
+        return parsed(file.read(), str(kubelet_dir), os.path.realpath(kubelet_dir))
+
+
+def parsed(mountinfo: bytes, directory: str, real: str) -> dict[str, Mount]:
+    """`real`: what the kernel calls `directory`."""
+    found = {}
+    for point, line in zip(mounts.points(mountinfo), mountinfo.splitlines(), strict=True):
+        if point.startswith(real.rstrip("/") + "/"):
+            before, _, after = line.decode(errors="surrogateescape").partition(" - ")
+            fields, (fs_type, source) = before.split(" "), after.split(" ")[:2]
+            path = directory.rstrip("/") + point[len(real.rstrip("/")) :]
+            found[path] = Mount(fields[2], fields[3], fs_type, source)
+    return found
+
+
+def is_of(mount: Mount, root: Path) -> bool:
+    """Whether the file system is in an image below `root`, which is ours alone."""
+    name = mount.source.removeprefix("/dev/loop")
+    if not name.isdigit():
+        return False
+    backing = loop_device.backing_file(int(name)).removesuffix(" (deleted)")
+    return backing.startswith(os.path.realpath(root) + "/")

@@ -1,0 +1,132 @@
+"""After a start: what is mounted and attached is what the records say, and what a crash left half-done is undone.
+
+The kubelet repeats its calls, after a crash of ours and after a reboot: a record of what is
+no longer there must not keep it from succeeding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from csi_driver.node import mount_table, place, release, stage, unstage
+from csi_driver.node.mount_table import Mount
+from csi_driver.records import VolumeRecord
+from csi_driver.service import Service
+from runtime_core.errors import InvalidArgument, NotFound, TrivetError, from_oserror
+from runtime_core.kernel import filesystems
+from runtime_core.store.ledger import Entry
+
+
+def recover_node(service: Service) -> None:
+    """Before the first call. What fails for one volume is logged, and does not hold the others."""
+    for entry in reversed([entry for entry in service.ledger.held() if entry.kind in release.KINDS]):
+        if not _is_recorded(service, entry):
+            _try(service, entry.owner, _give_back, entry)
+    mounted = mount_table.below(service.settings.kubelet_dir)
+    for record in service.records.volumes.all():
+        _try(service, record.id, _reconcile, record, mounted)
+    records = service.records.volumes.all()
+    for path in _unknown_mounts(service, records, mounted):
+        _try(service, path, release.unmount, path, "path")
+    for record in records:
+        if record.staging is None and not record.targets:
+            _try(service, record.id, _detach, record)
+
+
+def _try(service: Service, about: str, work: Callable[..., None], *arguments: Any) -> None:
+    try:
+        work(service, *arguments)
+    except (TrivetError, OSError) as error:
+        said = error if isinstance(error, TrivetError) else from_oserror(error, "recovery")
+        service.log.error("recovery", of=about, error=str(said))
+
+
+def _unknown_mounts(service: Service, records: list[VolumeRecord], mounted: dict[str, Mount]) -> list[str]:
+    """Mounts of our images that no record explains, the innermost first."""
+    known = {path for record in records for path in _paths(record)}
+    return [path for path in reversed(mounted) if path not in known and mount_table.is_of(mounted[path], service.settings.root)]
+
+
+def _detach(service: Service, record: VolumeRecord) -> None:
+    service.backend.detach(record.id)
+
+
+def _is_recorded(service: Service, entry: Entry) -> bool:
+    record = service.records.volumes.find(entry.owner)
+    if record is None:
+        return False
+    if entry.kind == release.STAGING:
+        return record.staging is not None and record.staging.path == entry.reference
+    if entry.kind == release.TARGET:
+        return entry.reference in record.targets
+    return record.phase == "ready"
+
+
+def _give_back(service: Service, entry: Entry) -> None:
+    service.log.warning("recovery", of=entry.owner, what=f"{entry.kind} {entry.reference} was not finished and is undone")
+    release.release(service, entry)
+    service.ledger.forget([entry])
+
+
+def _paths(record: VolumeRecord) -> Iterator[str]:
+    yield from record.targets
+    if record.staging:
+        yield record.staging.path
+
+
+def _reconcile(service: Service, record: VolumeRecord, mounted: dict[str, Mount]) -> None:
+    if record.ephemeral:
+        _reconcile_ephemeral(service, record)
+        return
+    record = unstage.without_vanished_targets(service, record)
+    if record.staging is None:
+        return
+    if record.access == "block":
+        stage.make_usable(service, record, record.staging)
+        return
+    mount = mounted.get(record.staging.path)
+    if mount is None:
+        _reset_staging(service, record)
+    elif mount_table.is_of(mount, service.settings.root):
+        _thaw(service, record.staging.path)
+
+
+def _reconcile_ephemeral(service: Service, record: VolumeRecord) -> None:
+    """Its pod's directory tells whether the kubelet will still ask for it: to publish it again, or to unpublish it."""
+    if record.phase == "ready" and any(_has_directory(service, path) for path in record.targets):
+        return
+    for path in record.targets:
+        release.release(service, Entry(record.id, release.TARGET, path))
+    release.release(service, Entry(record.id, release.EPHEMERAL, record.id))
+    service.ledger.forget(service.ledger.held(record.id))
+
+
+def _has_directory(service: Service, path: str) -> bool:
+    try:
+        with place.opened(service.settings.kubelet_dir, path, "path"):
+            return True
+    except (NotFound, InvalidArgument):
+        return False
+
+
+def _reset_staging(service: Service, record: VolumeRecord) -> None:
+    assert record.staging is not None
+    service.log.warning("recovery", of=record.id, what=f"is no longer mounted at {record.staging.path}")
+    entry = Entry(record.id, release.STAGING, record.staging.path)
+    release.release(service, entry)
+    service.records.volumes.update(record.id, lambda now: replace(now, staging=None))
+    service.ledger.forget([entry])
+
+
+def _thaw(service: Service, path: str) -> None:
+    """Who froze it for a snapshot is dead."""
+    with place.opened(service.settings.kubelet_dir, path, "path") as there:
+        descriptor = place.open_there(there, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if filesystems.thaw(descriptor):
+            service.log.warning("recovery", of=path, what="was frozen")
+    finally:
+        os.close(descriptor)

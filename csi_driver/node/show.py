@@ -1,0 +1,37 @@
+"""A target: a detached mount is put at a pod's path, once."""
+
+from __future__ import annotations
+
+import os
+
+from csi_driver.node import place, release
+from csi_driver.records import Target, VolumeRecord
+from csi_driver.service import Service
+from runtime_core.errors import AlreadyExists
+from runtime_core.interfaces.volume import Access
+from runtime_core.kernel import failpoint
+
+_PATH = "target_path"
+
+
+def is_repeated(service: Service, record: VolumeRecord, path: str, target: Target) -> bool:
+    """Whether it is published there already; AlreadyExists when it is so in another way."""
+    present = record.targets.get(path)
+    if present is None:
+        return False
+    if present != target:
+        raise AlreadyExists(f"{_PATH}: the volume is published there with another volume_capability or readonly")
+    return release.is_mounted(service, path)
+
+
+def attach(service: Service, kind: Access, path: str, tree: int) -> None:
+    """Attach the detached mount `tree`, which this closes, at `path`, made for it."""
+    try:
+        with place.opened(service.settings.kubelet_dir, path, _PATH) as there:
+            if place.is_mounted(there):
+                raise AlreadyExists(f"{_PATH}: something else is mounted there")
+            (place.make_file if kind == "block" else place.make_directory)(there)
+            failpoint.hit("csi.publish.made")
+            place.attach(there, tree)
+    finally:
+        os.close(tree)

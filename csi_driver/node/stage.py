@@ -1,0 +1,103 @@
+"""NodeStageVolume: the volume is made usable on this node, once for all its pods."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from csi_driver import access
+from csi_driver.api.v1 import csi_pb2 as csi
+from csi_driver.node import find, flags, group, place, release
+from csi_driver.records import Staging, VolumeRecord
+from csi_driver.service import Service
+from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from runtime_core.kernel import failpoint
+from runtime_core.serving.gate import Call
+
+_PATH = "staging_target_path"
+
+
+def stage_volume(service: Service, request: csi.NodeStageVolumeRequest, _call: Call) -> csi.NodeStageVolumeResponse:
+    for field in ("volume_id", _PATH):
+        if not getattr(request, field):
+            raise InvalidArgument(f"{field}: is missing")
+    capability = checked_capability(service, request)
+    volume_id = find.volume(service, request.volume_id).id
+    with service.locks.hold(volume_id):
+        record = find.volume(service, request.volume_id)
+        if record.ephemeral:
+            raise FailedPrecondition("volume_id: a volume of a pod's own is not staged")
+        check_use(service, record, capability)
+        find.check_attached(service, record)
+        path = place.checked(service.settings.kubelet_dir, request.staging_target_path, _PATH)
+        _stage(service, record, _wanted(service, record, path, capability))
+    return csi.NodeStageVolumeResponse()
+
+
+def checked_capability(
+    service: Service, request: csi.NodeStageVolumeRequest | csi.NodePublishVolumeRequest
+) -> csi.VolumeCapability:
+    """The request's capability, when the back end can serve it."""
+    if not request.HasField("volume_capability"):
+        raise InvalidArgument("volume_capability: is missing")
+    access.use_of(request.volume_capability, service.features)
+    return request.volume_capability
+
+
+def check_use(service: Service, record: VolumeRecord, capability: csi.VolumeCapability) -> None:
+    """FailedPrecondition when the volume is of another kind."""
+    why = access.mismatch(access.use_of(capability, service.features), record.access, record.fs_type)
+    if why:
+        raise FailedPrecondition(f"volume_capability: {why}")
+
+
+def _wanted(service: Service, record: VolumeRecord, path: str, capability: csi.VolumeCapability) -> Staging:
+    given = flags.checked(capability.mount.mount_flags, "volume_capability.mount.mount_flags")
+    read_only = access.is_read_only(capability) or flags.is_read_only(given) or find.is_attached_read_only(service, record)
+    mount_group = group.checked(capability.mount.volume_mount_group, "volume_capability.mount.volume_mount_group")
+    return Staging(path=path, flags=given, read_only=read_only, mount_group=mount_group)
+
+
+def _stage(service: Service, record: VolumeRecord, wanted: Staging) -> None:
+    present = record.staging
+    if present and present.path != wanted.path:
+        raise FailedPrecondition(f"{_PATH}: the volume is staged at {present.path} already")
+    if present and present != wanted:
+        raise AlreadyExists(f"{_PATH}: the volume is staged there with another volume_capability")
+    with service.node.changing(record.id):
+        if present:
+            if not is_there(service, record):
+                make_usable(service, record, present)
+            return
+        with release.acquiring(service, record.id, release.STAGING, wanted.path):
+            failpoint.hit("csi.stage.recorded")
+            make_usable(service, record, wanted)
+            failpoint.hit("csi.stage.mounted")
+            service.records.volumes.update(record.id, lambda now: replace(now, staging=wanted))
+            failpoint.hit("csi.stage.done")
+
+
+def is_there(service: Service, record: VolumeRecord) -> bool:
+    """Whether what the record says of staging is so: a reboot, or somebody's umount, takes it away."""
+    if record.access == "block":
+        return False  # `device` attaches it where it is not, and says which one it is where it is
+    return record.staging is not None and release.is_mounted(service, record.staging.path)
+
+
+def make_usable(service: Service, record: VolumeRecord, staging: Staging) -> None:
+    """Mount the file system at the staging path, or attach the device."""
+    with place.opened(service.settings.kubelet_dir, staging.path, _PATH) as there:
+        if place.is_mounted(there):
+            raise FailedPrecondition(f"{_PATH}: something that is not this volume is mounted there")
+        if record.access == "block":
+            os.close(place.open_there(there, os.O_PATH | os.O_DIRECTORY))
+            service.node.devices[record.id] = service.backend.device(record.volume(), read_only=staging.read_only)
+            return
+        tree = service.backend.mount(record.volume(), staging.flags, read_only=staging.read_only)
+        try:
+            failpoint.hit("csi.stage.made")
+            if staging.mount_group and not staging.read_only:
+                group.apply(tree, staging.mount_group)
+            place.attach(there, tree)
+        finally:
+            os.close(tree)

@@ -1,0 +1,42 @@
+"""NodeUnpublishVolume: the volume is gone from a pod's path, and so is what was made there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from csi_driver.api.v1 import csi_pb2 as csi
+from csi_driver.node import ephemeral, find, place, release
+from csi_driver.service import Service
+from runtime_core.errors import InvalidArgument
+from runtime_core.kernel import failpoint
+from runtime_core.serving.gate import Call
+from runtime_core.store.ledger import Entry
+
+
+def unpublish_volume(service: Service, request: csi.NodeUnpublishVolumeRequest, _call: Call) -> csi.NodeUnpublishVolumeResponse:
+    for field in ("volume_id", "target_path"):
+        if not getattr(request, field):
+            raise InvalidArgument(f"{field}: is missing")
+    if ephemeral.is_gone(service, request.volume_id):
+        return csi.NodeUnpublishVolumeResponse()
+    volume_id = find.volume(service, request.volume_id).id
+    with service.locks.hold(volume_id):
+        record = find.volume(service, request.volume_id)
+        path = place.checked(service.settings.kubelet_dir, request.target_path, "target_path")
+        if path in record.targets:
+            _unpublish(service, record.id, path)
+            if record.ephemeral:
+                ephemeral.delete(service, record.id)
+    return csi.NodeUnpublishVolumeResponse()
+
+
+def _unpublish(service: Service, volume_id: str, path: str) -> None:
+    release.unmount(service, path, "target_path", remove=False)
+    failpoint.hit("csi.unpublish.unmounted")
+    release.unmount(service, path, "target_path", remove=True)
+    failpoint.hit("csi.unpublish.removed")
+    service.records.volumes.update(
+        volume_id, lambda now: replace(now, targets={at: how for at, how in now.targets.items() if at != path})
+    )
+    failpoint.hit("csi.unpublish.recorded")
+    service.ledger.forget([Entry(volume_id, release.TARGET, path)])

@@ -1,0 +1,177 @@
+"""Watching volumes that are in use: mounts that vanish, devices that change or go, file systems that find an error.
+
+Woken by the kernel alone: poll(2) on the mount table and on ext4's count of errors, uevents of block devices.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from pathlib import Path
+
+import pyudev  # type: ignore[import-untyped]
+
+from csi_driver.node import health, mount_table
+from csi_driver.records import VolumeRecord
+from csi_driver.service import Service
+from runtime_core.errors import TrivetError
+
+_EXT4 = "/sys/fs/ext4/{}/errors_count"
+_CHANGED = select.POLLPRI | select.POLLERR
+
+
+class Watch:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._poll = select.poll()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._devices = _block_events(service)
+        self._asked: deque[str] = deque()
+        self._is_ended = False
+        #: volume id → "major:minor" of what it is mounted from or attached to
+        self._device_of: dict[str, str] = {}
+        #: volume id → (descriptor, volume) of ext4's count of errors
+        self._errors: dict[str, int] = {}
+        self._thread = threading.Thread(target=self._run, name="node-watch", daemon=True)
+
+    def start(self) -> None:
+        self._poll.register(self._wake, select.POLLIN)
+        self._poll.register(self._mounts, _CHANGED)
+        if self._devices is not None:
+            self._poll.register(self._devices.fileno(), select.POLLIN)
+        self._service.node.when_changed(self._look_again)
+        self._thread.start()
+        for record in self._in_use():
+            self._look_again(record.id)
+
+    def close(self) -> None:
+        self._is_ended = True
+        os.eventfd_write(self._wake, 1)
+        self._thread.join()
+        for descriptor in (self._wake, self._mounts, *self._errors.values()):
+            os.close(descriptor)
+
+    def _look_again(self, volume_id: str) -> None:
+        self._asked.append(volume_id)
+        os.eventfd_write(self._wake, 1)
+
+    def _in_use(self) -> list[VolumeRecord]:
+        return [record for record in self._service.records.volumes.all() if record.staging or record.targets]
+
+    def _run(self) -> None:
+        self._read_mounts()
+        while True:
+            woken = {descriptor for descriptor, _events in self._poll.poll()}
+            if self._is_ended:
+                return
+            suspects = self._asked_for() if self._wake in woken else set()
+            if self._mounts in woken:
+                suspects |= self._read_mounts()
+            if self._devices is not None and self._devices.fileno() in woken:
+                suspects |= self._read_devices()
+            suspects |= {
+                volume_id for volume_id, descriptor in self._errors.items() if descriptor in woken and _reread(descriptor)
+            }
+            for volume_id in suspects:
+                self._look(volume_id)
+
+    def _look(self, volume_id: str) -> None:
+        record = self._service.records.volumes.find(volume_id)
+        if record is None or not (record.staging or record.targets):
+            self._service.node.forget(volume_id)
+            return
+        if self._service.node.is_changing(volume_id):
+            return
+        try:
+            health.look(self._service, record)
+        except (TrivetError, OSError) as error:
+            self._service.log.warning("health", volume=volume_id, error=str(error))
+
+    def _asked_for(self) -> set[str]:
+        os.eventfd_read(self._wake)
+        asked = set()
+        while self._asked:
+            asked.add(self._asked.popleft())
+        return asked
+
+    def _read_mounts(self) -> set[str]:
+        """Learn what is mounted from where; volumes that should be mounted and are not."""
+        mounted = mount_table.below(self._service.settings.kubelet_dir)
+        gone = set()
+        devices = {}
+        for record in self._in_use():
+            at = record.staging.path if record.staging and record.access == "mount" else next(iter(record.targets), "")
+            mount = mounted.get(at)
+            if record.access == "block":
+                devices[record.id] = self._number(record.id)
+            elif mount is not None:
+                devices[record.id] = mount.device
+                self._watch_errors(record.id, mount)
+            if any(path not in mounted for path in record.targets) or (at and mount is None):
+                gone.add(record.id)
+            elif self._service.node.problems(record.id):
+                gone.add(record.id)  # it may be well again
+        self._device_of = devices
+        for volume_id in set(self._errors) - set(devices):
+            self._unwatch_errors(volume_id)
+        return gone
+
+    def _number(self, volume_id: str) -> str:
+        node = self._service.node.devices.get(volume_id)
+        try:
+            return "" if node is None else _device_number(os.stat(node).st_rdev)
+        except FileNotFoundError:
+            return ""
+
+    def _watch_errors(self, volume_id: str, mount: mount_table.Mount) -> None:
+        """ext4 tells of every error that it finds (fs/ext4/super.c, ext4_notify_error_sysfs)."""
+        if volume_id in self._errors or mount.fs_type != "ext4":
+            return
+        path = _EXT4.format(Path(mount.source).name)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return  # an older kernel, or a /sys without it
+        _reread(descriptor)  # poll(2) tells of what comes after it was read
+        self._errors[volume_id] = descriptor
+        self._poll.register(descriptor, _CHANGED)
+
+    def _unwatch_errors(self, volume_id: str) -> None:
+        descriptor = self._errors.pop(volume_id)
+        self._poll.unregister(descriptor)
+        os.close(descriptor)
+
+    def _read_devices(self) -> set[str]:
+        """Volumes on devices that changed or went."""
+        assert self._devices is not None
+        numbers = set()
+        while (device := self._devices.poll(timeout=0)) is not None:
+            if device.action != "add":
+                numbers.add(_device_number(device.device_number))
+        return {volume_id for volume_id, number in self._device_of.items() if number in numbers}
+
+
+def _block_events(service: Service) -> pyudev.Monitor | None:
+    """The kernel's own, which come without a udevd too."""
+    try:
+        monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
+        monitor.filter_by("block")
+        monitor.start()
+    except (OSError, ImportError) as error:
+        service.log.warning(
+            "watch", what="events of block devices cannot be had; they are looked at when asked", error=str(error)
+        )
+        return None
+    return monitor
+
+
+def _reread(descriptor: int) -> bool:
+    os.pread(descriptor, 64, 0)
+    return True
+
+
+def _device_number(number: int) -> str:
+    return f"{os.major(number)}:{os.minor(number)}"

@@ -8,10 +8,19 @@ import sys
 
 from runtime_core.errors import TrivetError
 
-#: command → what it does; the module cni_plugins.commands.<command> has `configure(parser)` and `run(arguments)`
+_CALL = "call"
+#: command → (module below cni_plugins.commands with `configure(parser)` and `run(arguments)`, what it does)
 COMMANDS = {
-    "install": "write the plugin executables",
-    "serve": "be the warm service that the executables ask",
+    "install": ("install", "write the plugin executables"),
+    "serve": ("serve", "be the warm service that the executables ask"),
+    "add": (_CALL, "attach a network namespace to a network, and print the result"),
+    "del": (_CALL, "detach it"),
+    "check": (_CALL, "ask every plugin whether its part still stands"),
+    "gc": (_CALL, "release what is left of attachments that are gone"),
+    "status": (_CALL, "ask every plugin whether ADD would succeed"),
+    "leases": ("leases", "list the addresses that host-local has given out"),
+    "explain": ("explain", "validate a configuration strictly, and say what it would do"),
+    "dhcp-daemon": ("dhcp_daemon", "keep the leases of the plugin dhcp"),
 }
 
 
@@ -19,10 +28,10 @@ def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     parser = argparse.ArgumentParser(prog="trivet-cni", description="Trivet's CNI plugins.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for name, what in COMMANDS.items():
+    for name, (module_name, what) in COMMANDS.items():
         command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
         if name == next(iter(words), ""):
-            module = importlib.import_module(f"cni_plugins.commands.{name.replace('-', '_')}")
+            module = importlib.import_module(f"cni_plugins.commands.{module_name}")
             module.configure(command)
             command.set_defaults(run=module.run)
     arguments = parser.parse_args(words)

@@ -94,11 +94,19 @@ class Caller:
                     self.delete(attachment)
                 except TrivetError as error:
                     errors.append(error)
-        if network is None or network.disable_gc or network.version < _GC_SINCE:
+        if network is not None:
+            errors += self.ask_garbage(network, [(a.container_id, a.interface) for a in valid if a.network == network.name])
+        return errors
+
+    def ask_garbage(self, network: NetworkList, valid: list[tuple[str, str]] | None) -> list[TrivetError]:
+        """GC by the plugins of `network`; the errors. `valid` are (container id, interface); None where the caller does
+        not know who stands, and then nothing is said about it."""
+        errors: list[TrivetError] = []
+        if network.disable_gc or network.version < _GC_SINCE:
             return errors
-        listed = [{"containerID": a.container_id, "ifname": a.interface} for a in valid if a.network == network.name]
+        listed = {} if valid is None else {key: [{"containerID": c, "ifname": i} for c, i in valid] for key in _VALID}
         for plugin in network.plugins:
-            config = {**conf.plugin_config(network, plugin, None, {}), **dict.fromkeys(_VALID, listed)}
+            config = {**conf.plugin_config(network, plugin, None, {}), **listed}
             try:
                 self._plugins.call(plugin["type"], "GC", Request(config=config))
             except TrivetError as error:

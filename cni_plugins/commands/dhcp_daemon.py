@@ -1,0 +1,20 @@
+"""trivet-cni dhcp-daemon: what keeps the leases of the plugin dhcp."""
+
+from __future__ import annotations
+
+import argparse
+
+from runtime_core.errors import Unimplemented
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="those of `dhcp daemon`")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The executable's own command line: one daemon, two ways to start it."""
+    try:
+        from cni_plugins.ipam.dhcp import plugin
+    except ImportError as error:
+        raise Unimplemented(f"dhcp-daemon: {error}") from error
+    return int(plugin.command_line(["daemon", *arguments.options]) or 0)

@@ -1,0 +1,65 @@
+"""What each plugin of the set may be told, by key and JSON type; a plugin module's own OPTIONS goes before it.
+
+A nested dictionary is an object with those keys, a list of one an array of such values; Any is not looked into.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_IP_MASQ = {"ipMasq": bool, "ipMasqBackend": str}
+_LINK = {"master": str, "mode": str, "mtu": int, "linkInContainer": bool}
+_ROUTES = [{"dst": str, "gw": str, "mtu": int, "advmss": int, "priority": int, "table": int, "scope": int}]
+_RANGE = {"subnet": str, "rangeStart": str, "rangeEnd": str, "gateway": str}
+_DNS = {"nameservers": [str], "domain": str, "search": [str], "options": [str]}
+_PORTS = [{"hostPort": int, "containerPort": int, "protocol": str, "hostIP": str}]
+_RATES = {"ingressRate": int, "ingressBurst": int, "egressRate": int, "egressBurst": int}
+
+#: of every list, and of every plugin in it
+OF_LISTS: dict[str, Any] = {
+    "cniVersion": str, "cniVersions": [str], "name": str, "disableCheck": bool, "disableGC": bool, "loadOnlyInlinedPlugins": bool,
+    "plugins": [Any],
+}  # fmt: skip
+OF_PLUGINS: dict[str, Any] = {
+    "type": str, "name": str, "cniVersion": str, "capabilities": dict, "ipam": dict, "dns": _DNS, "args": dict,
+    "runtimeConfig": {"portMappings": _PORTS, "bandwidth": _RATES, "ips": [str], "ipRanges": [[_RANGE]], "mac": str, "dns": dict,
+                      "deviceID": str, "aliases": dict, "infinibandGUID": str, "cgroupPath": str},
+    "prevResult": dict,
+}  # fmt: skip
+OF_IPAM: dict[str, dict[str, Any]] = {
+    "host-local": {
+        "ranges": [[_RANGE]], **_RANGE, "routes": _ROUTES, "dataDir": str, "resolvConf": str,
+    },
+    "static": {"addresses": [{"address": str, "gateway": str}], "routes": _ROUTES, "dns": _DNS},
+    "dhcp": {
+        "daemonSocketPath": str, "priority": int, "request": [{"skipDefault": bool, "option": Any}],
+        "provide": [{"option": Any, "value": str, "fromArg": str}],
+    },
+}  # fmt: skip
+OF_TYPE: dict[str, dict[str, Any]] = {
+    "bridge": {
+        "bridge": str, "isGateway": bool, "isDefaultGateway": bool, "forceAddress": bool, **_IP_MASQ, "mtu": int, "mac": str,
+        "hairpinMode": bool, "promiscMode": bool, "vlan": int, "vlanTrunk": [{"id": int, "minID": int, "maxID": int}],
+        "preserveDefaultVlan": bool, "macspoofchk": bool, "enabledad": bool, "disableContainerInterface": bool,
+        "portIsolation": bool,
+    },
+    "ptp": {**_IP_MASQ, "mtu": int},
+    "macvlan": {**_LINK, "mac": str, "bcqueuelen": int},
+    "ipvlan": _LINK,
+    "vlan": {"master": str, "vlanId": int, "mtu": int, "linkInContainer": bool},
+    "host-device": {"device": str, "hwaddr": str, "kernelpath": str, "pciBusID": str, "deviceID": str},
+    "tap": {"multiQueue": bool, "owner": int, "group": int, "selinuxContext": str, "bridge": str, "mtu": int, "mac": str},
+    "dummy": {},
+    "loopback": {},
+    "portmap": {
+        "backend": str, "snat": bool, "masqAll": bool, "markMasqBit": int, "externalSetMarkChain": str, "conditionsV4": [str],
+        "conditionsV6": [str],
+    },
+    "bandwidth": {**_RATES, "shapedSubnets": [str], "unshapedSubnets": [str]},
+    "firewall": {"backend": str, "firewalldZone": str, "iptablesAdminChainName": str, "ingressPolicy": str},
+    "tuning": {
+        "sysctl": dict, "mac": str, "mtu": int, "promisc": bool, "allmulti": bool, "txQLen": int, "dataDir": str,
+    },
+    "sbr": {"table": int, "addSourceHints": bool, "gateways": [str]},
+    "vrf": {"vrfname": str, "table": int},
+}  # fmt: skip

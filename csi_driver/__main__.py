@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from csi_driver.daemon import Daemon
@@ -25,7 +26,11 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="trivet-csi", description="Trivet's CSI hostpath driver.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     config.add_options(commands.add_parser("serve", help="serve CSI on a socket"), Settings, DEFAULT_FILE)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    # CSI, Configuration and Operation: whoever supervises a plugin names its socket so.
+    if "endpoint" not in arguments and os.environ.get("CSI_ENDPOINT"):
+        arguments.endpoint = os.environ["CSI_ENDPOINT"]
+    return arguments
 
 
 if __name__ == "__main__":

@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import ExitStack
 
+from csi_driver import overview
+from csi_driver.durable import Flusher
+from csi_driver.health_endpoint import HealthEndpoint
+from csi_driver.node.recover import recover_node
+from csi_driver.node.watch import Watch
+from csi_driver.node.watch import watched
 from csi_driver.records import Records
+from csi_driver.recover import recover
+from csi_driver.registration.server import Registration
+from csi_driver.releases import releasers
 from csi_driver.server import gates
 from csi_driver.service import Service
 from csi_driver.settings import Settings
-from runtime_core.errors import from_oserror
+from runtime_core.errors import InvalidArgument, TrivetError, from_oserror
 from runtime_core.interfaces.volume import VolumeBackend
 from runtime_core.log import Log
 from runtime_core.registry import load_driver
@@ -28,22 +38,38 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; what is mounted stays."""
-        path = listen.socket_path(self._settings.endpoint, "--endpoint")
-        self._make_root()
-        database = Database(self._settings.root)
-        listen.prepare_socket(path)
-        service = self._service(database)
         ended = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: ended.set())
-        server = listen.make_server(list(gates(service)))
-        listen.bind(server, path)
-        server.start()
-        print(f"trivet-csi is ready on {path}", flush=True)
-        ended.wait()
-        server.stop(_DRAIN_SECONDS).wait()
-        path.unlink(missing_ok=True)
-        database.close()
+        path = listen.socket_path(self._settings.endpoint, "--endpoint")
+        self._make_root()
+        with ExitStack() as closing:
+            database = Database(self._settings.root)
+            closing.callback(database.close)
+            listen.prepare_socket(path)
+            service = self._service(database, closing)
+            recover_node(service)
+            recover(service, self._complain)
+            closing.callback(watched(service).close)
+            server = listen.make_server([*gates(service), overview.gate(service)])
+            listen.bind(server, path)
+            server.start()
+            closing.callback(path.unlink, missing_ok=True)
+            closing.callback(lambda: server.stop(_DRAIN_SECONDS).wait())
+            watch = Watch(service)
+            watch.start()
+            closing.callback(watch.close)
+            self._announce(service, closing)
+            print(f"trivet-csi is ready on {path}", flush=True)
+            ended.wait()
+
+    def _announce(self, service: Service, closing: ExitStack) -> None:
+        if self._settings.health_port:
+            closing.callback(HealthEndpoint(service, self._settings.health_port).close)
+        if self._settings.registration:
+            registration = Registration(self._settings, self._log)
+            registration.start()
+            closing.callback(registration.stop, _DRAIN_SECONDS)
 
     def _make_root(self) -> None:
         try:
@@ -52,19 +78,30 @@ class Daemon:
         except OSError as error:
             raise from_oserror(error, "--root") from error
 
-    def _service(self, database: Database) -> Service:
+    def _service(self, database: Database, closing: ExitStack) -> Service:
         settings = self._settings
+        records, backend = Records.of(database), self._backend()
+        store = Flusher(settings.root)
+        closing.callback(store.close)
         return Service(
             settings=settings,
             node_id=settings.node_id or os.uname().nodename,
-            backend=self._backend(),
-            records=Records.of(database),
-            ledger=Ledger(database, {}),
+            backend=backend,
+            records=records,
+            ledger=Ledger(database, releasers(backend, records)),
+            store=store,
             log=self._log,
         )
 
     def _backend(self) -> VolumeBackend:
         directory = self._settings.root / self._settings.backend
         directory.mkdir(mode=0o700, exist_ok=True)
-        backend: VolumeBackend = load_driver("volume", self._settings.backend)(str(directory), self._settings.backend_settings)
+        driver = load_driver("volume", self._settings.backend)
+        try:
+            backend: VolumeBackend = driver(str(directory), self._settings.backend_settings)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"backend-settings: {error}") from error
         return backend
+
+    def _complain(self, what: str, error: TrivetError) -> None:
+        self._log.warning("recovery", of=what, error=str(error))

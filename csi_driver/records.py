@@ -32,6 +32,7 @@ class Target:
     flags: tuple[str, ...] = ()
     #: CSI AccessMode as its number
     access_mode: int = 0
+    mount_group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,10 @@ class VolumeRecord:
     created: int = 0
     phase: Phase = "making"
     ephemeral: bool = False
+    #: size that the back end is growing it to; 0 when it is not. Recovery goes on with it
+    growing_to: int = 0
+    #: mutable parameters that the back end is being told; recovery tells them again
+    changing_to: Mapping[str, str] | None = None
     #: node id → read-only: ControllerPublishVolume
     attached: Mapping[str, bool] = field(default_factory=dict)
     staging: Staging | None = None

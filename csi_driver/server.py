@@ -1,4 +1,4 @@
-"""Which function serves which RPC. What is not here answers UNIMPLEMENTED by its name."""
+"""Which function serves which RPC. What the back end cannot do answers UNIMPLEMENTED by its name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 from google.protobuf.message_factory import GetMessageClass
 
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.controller.table import CONTROLLER, GROUP_CONTROLLER, IDENTITY, SNAPSHOT_METADATA
+from csi_driver.controller.table import CONTROLLER
+from csi_driver.group_controller.table import GROUP_CONTROLLER
+from csi_driver.identity.table import IDENTITY
 from csi_driver.node.table import NODE
 from csi_driver.service import Service
+from csi_driver.snapshot_metadata.table import SNAPSHOT_METADATA
 from runtime_core.serving.gate import Gate
 
 SERVICES: Mapping[str, Mapping[str, Callable[..., Any]]] = {
@@ -25,4 +28,15 @@ SERVICES: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 def gates(service: Service) -> list[Gate]:
     """The five services of CSI v1."""
     services = csi.DESCRIPTOR.services_by_name
-    return [Gate(services[name], GetMessageClass, functions, service, service.log) for name, functions in SERVICES.items()]
+    can = service.capabilities
+    return [
+        Gate(
+            services[name],
+            GetMessageClass,
+            {rpc: function for rpc, function in functions.items() if can.serves(rpc)},
+            service,
+            service.log,
+            service.timings,
+        )
+        for name, functions in SERVICES.items()
+    ]

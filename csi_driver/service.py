@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
-from csi_driver.records import Records
+from csi_driver.capabilities import Capabilities, capabilities
+from csi_driver.durable import Flusher
+from csi_driver.locks import Holds
+from csi_driver.node.state import NodeState
+from csi_driver.records import Records, SnapshotRecord, VolumeRecord
 from csi_driver.settings import Settings
-from runtime_core.interfaces.volume import VolumeBackend
+from runtime_core.errors import NotFound
+from runtime_core.interfaces.volume import Features, VolumeBackend
 from runtime_core.log import Log
+from runtime_core.serving.timings import Timings
 from runtime_core.store.ledger import Ledger
-from runtime_core.store.locks import Exclusive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,10 +25,36 @@ class Service:
     backend: VolumeBackend
     records: Records
     ledger: Ledger
+    store: Flusher
     log: Log
-    #: by volume id, snapshot id, or name while there is no id yet
-    locks: Exclusive = field(default_factory=Exclusive)
+    #: by volume id, snapshot id, group id, or name while there is no id yet
+    locks: Holds = field(default_factory=Holds)
+    #: from counting the volumes of this node to adding one
+    attaching: threading.Lock = field(default_factory=threading.Lock)
+    timings: Timings = field(default_factory=Timings)
+    node: NodeState = field(default_factory=NodeState)
+
+    @property
+    def features(self) -> Features:
+        return self.backend.features()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return capabilities(self.features, attach=self.settings.attach)
 
     def topology(self) -> dict[str, str]:
         """Where this node's volumes can be reached: on this node."""
         return {**self.settings.topology, f"topology.{self.settings.driver_name}/node": self.node_id}
+
+    def volume(self, volume_id: str, field: str = "volume_id") -> VolumeRecord:
+        """The record of a volume that the cluster may use; NotFound for any other id."""
+        record = self.records.volumes.find(volume_id)
+        if record is None or record.phase != "ready" or record.ephemeral:
+            raise NotFound(f"{field}: there is no volume {volume_id[:128]!r}")
+        return record
+
+    def snapshot(self, snapshot_id: str, field: str = "snapshot_id") -> SnapshotRecord:
+        record = self.records.snapshots.find(snapshot_id)
+        if record is None or record.phase != "ready":
+            raise NotFound(f"{field}: there is no snapshot {snapshot_id[:128]!r}")
+        return record

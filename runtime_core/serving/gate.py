@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from runtime_core.errors import TrivetError, from_oserror
+from runtime_core.errors import TrivetError, Unimplemented, from_oserror
 from runtime_core.log import Log
+from runtime_core.serving.timings import Timings
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _LONGEST_MESSAGE = 4096
@@ -44,59 +43,84 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc, type-arg]
         functions: Mapping[str, Callable[..., Any]],
         service: Any,
         log: Log,
+        timings: Timings | None = None,
     ) -> None:
         """`descriptor`: the protobuf service; methods without a function answer UNIMPLEMENTED by name."""
         self._log = log
+        self._timings = timings or Timings()
         self._handlers = {}
-        self.counts: dict[tuple[str, str], int] = {}
-        self._counting = threading.Lock()
         for method in descriptor.methods:
             request, response = messages(method.input_type), messages(method.output_type)
-            serve = self._wrap(method.name, functions.get(method.name), service)
-            make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+            serve, make = self._wrap, grpc.unary_unary_rpc_method_handler
+            if method.server_streaming:
+                serve, make = self._wrap_stream, grpc.unary_stream_rpc_method_handler
             self._handlers[f"/{descriptor.full_name}/{method.name}"] = make(
-                serve, request_deserializer=request.FromString, response_serializer=response.SerializeToString
+                serve(method.name, functions.get(method.name, _missing), service),
+                request_deserializer=request.FromString,
+                response_serializer=response.SerializeToString,
             )
 
     def service(self, details: Any) -> Any:
         return self._handlers.get(details.method)
 
-    def _wrap(self, name: str, function: Callable[..., Any] | None, service: Any) -> Callable[..., Any]:
+    def _wrap(self, name: str, function: Callable[..., Any], service: Any) -> Callable[..., Any]:
         def serve(request: Any, context: Any) -> Any:
             started = time.monotonic()
-            if function is None:
-                context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not there yet")
             try:
-                response = function(service, request, Call(name, context.time_remaining))  # type: ignore[misc]
-            except TrivetError as error:
-                self._refuse(context, name, started, _STATUS[error.grpc_code], str(error))
-            except OSError as error:
-                named = from_oserror(error, name)
-                self._refuse(context, name, started, _STATUS[named.grpc_code], str(named))
+                response = function(service, request, Call(name, context.time_remaining))
             except Exception as error:  # noqa: BLE001  the one place where an unforeseen error becomes an answer
-                self._log.error("unforeseen", method=name, trace=traceback.format_exc())
-                self._refuse(context, name, started, grpc.StatusCode.INTERNAL, f"{name}: {type(error).__name__}: {error}")
-            self._count(name, "OK")
-            self._note(name, started)
+                self._refuse(context, name, started, error)
+            self._pass(name, started)
             return response
 
         return serve
 
-    def _refuse(self, context: Any, name: str, started: float, code: grpc.StatusCode, message: str) -> None:
-        self._count(name, code.name)
-        level = "error" if code is grpc.StatusCode.INTERNAL else "info"
-        fields = {"method": name, "ms": _milliseconds(started), "code": code.name, "error": message[:_LONGEST_MESSAGE]}
-        (self._log.error if level == "error" else self._log.info)("call", **fields)
-        context.abort(code, message[:_LONGEST_MESSAGE])
+    def _wrap_stream(self, name: str, function: Callable[..., Any], service: Any) -> Callable[..., Any]:
+        """Most of what goes wrong with a stream does so while it is read, not in the call that makes it."""
 
-    def _note(self, name: str, started: float) -> None:
+        def serve(request: Any, context: Any) -> Iterator[Any]:
+            started = time.monotonic()
+            try:
+                yield from function(service, request, Call(name, context.time_remaining))
+            except GeneratorExit:
+                self._timings.add(name, grpc.StatusCode.CANCELLED.name, time.monotonic() - started)
+                raise
+            except Exception as error:  # noqa: BLE001  and here the same for a stream
+                self._refuse(context, name, started, error)
+            self._pass(name, started)
+
+        return serve
+
+    def _refuse(self, context: Any, name: str, started: float, error: Exception) -> None:
+        """Raises what ends the call for gRPC."""
+        if isinstance(error, OSError):
+            error = from_oserror(error, name)
+        if isinstance(error, TrivetError):
+            code, message = _STATUS[error.grpc_code], str(error)[:_LONGEST_MESSAGE]
+        else:
+            self._log.error("unforeseen", method=name, trace=_trace(error))
+            code, message = grpc.StatusCode.INTERNAL, f"{name}: {type(error).__name__}: {error}"[:_LONGEST_MESSAGE]
+        self._timings.add(name, code.name, time.monotonic() - started)
+        log = self._log.error if code is grpc.StatusCode.INTERNAL else self._log.info
+        log("call", method=name, ms=_milliseconds(started), code=code.name, error=message)
+        context.abort(code, message)
+
+    def _pass(self, name: str, started: float) -> None:
+        """Of a request nothing is logged: CSI has fields, marked csi_secret, that must not be, and the CRI environments."""
+        self._timings.add(name, grpc.StatusCode.OK.name, time.monotonic() - started)
         level = "debug" if name.startswith(_QUIET) or name.endswith("Status") else "info"
         if self._log.is_on(level):
             (self._log.debug if level == "debug" else self._log.info)("call", method=name, ms=_milliseconds(started))
 
-    def _count(self, name: str, code: str) -> None:
-        with self._counting:
-            self.counts[name, code] = self.counts.get((name, code), 0) + 1
+
+def _missing(service: Any, request: Any, call: Call) -> Any:
+    raise Unimplemented(f"{call.method} is not there yet")
+
+
+def _trace(error: Exception) -> str:
+    import traceback  # here: nothing unforeseen happens in most lives
+
+    return "".join(traceback.format_exception(error))
 
 
 def _milliseconds(started: float) -> float:

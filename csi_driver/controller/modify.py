@@ -1,0 +1,47 @@
+"""ControllerModifyVolume: change what may change after creation (VolumeAttributesClass)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from csi_driver import checks
+from csi_driver.api.v1 import csi_pb2 as csi
+from csi_driver.records import VolumeRecord
+from csi_driver.service import Service
+from runtime_core.errors import InvalidArgument, TrivetError
+from runtime_core.kernel import failpoint
+from runtime_core.serving.gate import Call
+
+
+def controller_modify_volume(
+    service: Service, request: csi.ControllerModifyVolumeRequest, call: Call
+) -> csi.ControllerModifyVolumeResponse:
+    """Keys that are not named keep their values; nothing changes when one of them is wrong."""
+    checks.given(request.volume_id, "volume_id")
+    if not request.mutable_parameters:
+        raise InvalidArgument("mutable_parameters: is missing")
+    with service.locks.hold(request.volume_id):
+        record = service.volume(request.volume_id)
+        known = service.features.mutable_parameters
+        change(service, record, checks.parameters(request.mutable_parameters, known, "mutable_parameters"))
+    return csi.ControllerModifyVolumeResponse()
+
+
+def change(service: Service, record: VolumeRecord, changes: Mapping[str, str]) -> None:
+    """Tell the back end; a retry, or recovery, tells it again."""
+    volumes = service.records.volumes
+    changed = {**record.mutable_parameters, **changes}
+    volume = replace(record, mutable_parameters=changed).volume()
+    service.backend.check(volume)
+    volumes.update(record.id, lambda present: replace(present, changing_to=changed))
+    failpoint.hit("csi.modify.recorded")
+    try:
+        service.backend.modify(volume)
+    except TrivetError:
+        service.backend.modify(record.volume())
+        volumes.update(record.id, lambda present: replace(present, changing_to=None))
+        raise
+    failpoint.hit("csi.modify.made")
+    volumes.update(record.id, lambda present: replace(present, mutable_parameters=changed, changing_to=None))
+    service.store.flush()

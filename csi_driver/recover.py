@@ -1,0 +1,77 @@
+"""After a start: what was begun is finished or undone, and what is on disk is somebody's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from csi_driver.controller.expand import grow
+from csi_driver.controller.modify import change
+from csi_driver.records import VolumeRecord
+from csi_driver.releases import KINDS
+from csi_driver.service import Service
+from runtime_core.errors import FailedPrecondition, TrivetError
+
+Complain = Callable[[str, TrivetError], None]
+
+
+def recover(service: Service, complain: Complain) -> None:
+    """Errors go to `complain`, and the next start, or a retry by the caller, tries again.
+
+    FailedPrecondition when there is data and not a single record: somebody lost the records, and nothing is deleted.
+    """
+    _check_records(service)
+    _sweep(service, complain)
+    for record in service.records.volumes.all():
+        if record.phase == "ready":
+            _finish(service, record, complain)
+    _delete_unknown(service, complain)
+
+
+def _check_records(service: Service) -> None:
+    """The ledger comes before the bytes: a crash of ours never leaves bytes and an empty store."""
+    records = service.records
+    if records.volumes.all() or records.snapshots.all() or records.groups.all() or service.ledger.held():
+        return
+    found = service.backend.volumes() | service.backend.snapshots()
+    if found:
+        raise FailedPrecondition(
+            f"--root: {service.settings.root} holds the data of {', '.join(sorted(found)[:3])}"
+            f"{' and more' if len(found) > 3 else ''}, but no record of it: put state.db back, or move the data away"
+        )
+
+
+def _sweep(service: Service, complain: Complain) -> None:
+    """Half-made and half-deleted things go: whoever wanted them asks again by name, or by an id that is gone."""
+    ready = {record.id for record in service.records.volumes.all() if record.phase == "ready"}
+    ready |= {record.id for record in service.records.snapshots.all() if record.phase == "ready"}
+    ready |= {record.id for record in service.records.groups.all() if record.phase == "ready"}
+    owners = {entry.owner: None for entry in service.ledger.held() if entry.kind in KINDS and entry.owner not in ready}
+    for owner in owners:
+        service.log.warning("recovery", of=owner, what="was not finished and is deleted")
+        for failure in service.ledger.sweep(owner, KINDS):
+            complain(owner, failure)
+
+
+def _finish(service: Service, record: VolumeRecord, complain: Complain) -> None:
+    try:
+        if record.growing_to:
+            grow(service, record, record.growing_to)
+        if record.changing_to is not None:
+            change(service, record, record.changing_to)
+    except TrivetError as error:
+        complain(record.id, error)
+
+
+def _delete_unknown(service: Service, complain: Complain) -> None:
+    volumes = {record.id for record in service.records.volumes.all()}
+    snapshots = {record.id for record in service.records.snapshots.all()}
+    for found, known, delete in (
+        (service.backend.volumes(), volumes, service.backend.delete),
+        (service.backend.snapshots(), snapshots, service.backend.delete_snapshot),
+    ):
+        for unknown in sorted(found - known):
+            service.log.warning("recovery", of=unknown, what="is on disk, no record knows it: deleted")
+            try:
+                delete(unknown)
+            except TrivetError as error:
+                complain(unknown, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import struct
@@ -29,6 +30,7 @@ _BEGIN, _END = 0x10, 0x11
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN = range(6)
 _NEWRULE, _GETRULE, _DELRULE, _NEWSET, _GETSET, _DELSET = range(6, 12)
 _NEWELEMENT, _GETELEMENT, _DELELEMENT, _NEWGENERATION, _GETGENERATION = range(12, 17)
+_REMOVALS = frozenset(_SUBSYSTEM | kind for kind in (_DELTABLE, _DELCHAIN, _DELSET, _DELELEMENT))
 _MAP, _VERDICT_TYPE = 8, 0xFFFFFF00
 #: refuses to delete what is not empty
 _NON_RECURSIVE = 0x100
@@ -42,6 +44,17 @@ class Socket(netlink.Socket):
 
     def __init__(self) -> None:
         super().__init__(netlink.NETFILTER)
+        self._has_removed = False
+
+    def __enter__(self) -> Socket:
+        return self
+
+    def close(self) -> None:
+        # The kernel lets go of a netfilter socket only when what it removed is freed, an RCU grace period later.
+        if self._has_removed:
+            _thread.start_new_thread(super().close, ())
+        else:
+            super().close()
 
     def generation(self) -> int:
         """A number that every transaction of this network namespace changes, whoever makes it."""
@@ -54,6 +67,7 @@ class Socket(netlink.Socket):
         first = self._sequence + 1
         begin = Message(_BEGIN, scope, [(1, number(generation))] if generation is not None else [])
         data = [self._encode(begin, 0), *(self._encode(m, netlink.ACK) for m in messages), self._encode(Message(_END, scope), 0)]
+        self._has_removed = self._has_removed or any(message.kind in _REMOVALS for message in messages)
         self._socket.send(b"".join(data))
         self._await(first, len(messages))
 
@@ -108,7 +122,7 @@ def remove_chain(family: int, in_table: str, name: str) -> Message:
 
 
 def rule(family: int, in_table: str, in_chain: str, expressions: list[Any], comment: str = "") -> Message:
-    attributes = [(1, in_table), (2, in_chain), (4, [(1, expression) for expression in expressions])]
+    attributes: list[Any] = [(1, in_table), (2, in_chain), (4, [(1, expression) for expression in expressions])]
     if comment:
         attributes.append((7, _comment(comment)))
     return _message(_NEWRULE, family, attributes, CREATE | netlink.APPEND)
@@ -116,7 +130,9 @@ def rule(family: int, in_table: str, in_chain: str, expressions: list[Any], comm
 
 def new_set(family: int, in_table: str, name: str, key: list[int], data: list[int] | None = None) -> Message:
     """Of concatenated `key` types; a map when it has `data` types, whose data is a verdict when that is []."""
-    attributes = [(1, in_table), (2, name), (4, number(_type(key))), (5, number(_size(key))), (10, number(1))]
+    attributes: list[Any] = [(1, in_table), (2, name), (4, number(_type(key))), (5, number(_size(key))), (10, number(1))]
+    if key == [INTERFACE_NAME]:
+        attributes.append((13, struct.pack("=BBI", 0, 4, 1)))  # the byte order of keys, which nft wants to know of names
     if data is not None:
         attributes += [(3, number(_MAP)), (6, number(_type(data) if data else _VERDICT_TYPE))]
         attributes += [(7, number(_size(data)))] if data else []
@@ -138,7 +154,7 @@ def element(
         item.append((2, [(1, data)]))
     if comment:
         item.append((6, _comment(comment)))
-    listed = [(1, in_table), (2, in_set), (3, [(1, item)])]
+    listed: list[Any] = [(1, in_table), (2, in_set), (3, [(1, item)])]
     return _message(_NEWELEMENT, family, listed, CREATE | (EXCL if must_be_new else 0))
 
 
@@ -174,6 +190,15 @@ def chain_uses(sock: netlink.Socket, family: int, in_table: str, name: str) -> i
     return _number(netlink.decode(payloads[0][4:])[6]) if payloads else None
 
 
+def has_chains(sock: netlink.Socket, family: int, in_table: str, names: list[str]) -> bool:
+    """All of them, asked in one go."""
+    try:
+        sock.request(*(_message(_GETCHAIN, family, [(1, in_table), (3, name)]) for name in names))
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def table_uses(sock: netlink.Socket, family: int, name: str) -> int | None:
     """How many chains and sets are in it; None when there is no such table."""
     payloads = _found(sock, _message(_GETTABLE, family, [(1, name)]))
@@ -200,9 +225,14 @@ def _listed(payloads: list[bytes]) -> list[tuple[bytes, bytes, str]]:
     for payload in payloads:
         for _kind, item in netlink.items(netlink.decode(payload[4:]).get(3, b"")):
             attributes = netlink.decode(item)
-            data = netlink.decode(attributes.get(2, b"")).get(1, b"")
-            found.append((netlink.decode(attributes[1])[1], data, _text(attributes.get(6, b"")[2:])))
+            found.append((netlink.decode(attributes[1])[1], _data(attributes.get(2, b"")), _text(attributes.get(6, b"")[2:])))
     return found
+
+
+def _data(nested: bytes) -> bytes:
+    """A map's data: the value, or the name of the chain that a verdict jumps to."""
+    attributes = netlink.decode(nested)
+    return attributes.get(1) or netlink.decode(attributes.get(2, b"")).get(2, b"").rstrip(b"\0")
 
 
 def _target(expressions: bytes) -> str:

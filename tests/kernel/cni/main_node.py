@@ -95,16 +95,17 @@ def tcp(source: Path | None, target: Path | None, address: str) -> str:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with on(target):
         server = socket.create_server((address, _PORT), family=family)
-    with server, on(source):
-        client = socket.create_connection((address, _PORT), timeout=_SECONDS)
-    server.settimeout(_SECONDS)
-    with client:
-        connection, peer = server.accept()
-        with connection:
-            client.sendall(b"ping")
-            assert connection.recv(4) == b"ping"
-            connection.sendall(b"pong")
-            assert client.recv(4) == b"pong"
+    with server:
+        server.settimeout(_SECONDS)
+        with on(source):
+            client = socket.create_connection((address, _PORT), timeout=_SECONDS)
+        with client:
+            connection, peer = server.accept()
+            with connection:
+                client.sendall(b"ping")
+                assert connection.recv(4) == b"ping"
+                connection.sendall(b"pong")
+                assert client.recv(4) == b"pong"
     return str(peer[0])
 
 
@@ -114,8 +115,9 @@ def udp(source: Path | None, target: Path | None, address: str, *, seconds: floa
     with on(target):
         server = socket.socket(family, socket.SOCK_DGRAM)
         server.bind((address, _PORT))
-    with server, on(source):
-        client = socket.socket(family, socket.SOCK_DGRAM)
+    with server:
+        with on(source):
+            client = socket.socket(family, socket.SOCK_DGRAM)
         with client:
             client.sendto(b"ping", (address, _PORT))
             server.settimeout(seconds)

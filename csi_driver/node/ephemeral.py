@@ -44,6 +44,7 @@ def publish(service: Service, request: csi.NodePublishVolumeRequest, target: Tar
     with service.locks.hold(asked.id):
         present = service.records.volumes.find(asked.id)
         if present is None or present.phase != "ready":
+            show.check_free(service, "mount", path)
             with release.acquiring(service, asked.id, release.EPHEMERAL, asked.id):
                 _make(service, asked)
                 _show(service, replace(asked, phase="ready"), path, target)

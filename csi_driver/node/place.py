@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from runtime_core.interfaces.volume import Access
 from runtime_core.kernel import mounts, syscalls
 
 _RESOLVE = syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
@@ -119,26 +120,36 @@ def attach(place: Place, tree: int) -> None:
     target = open_there(place)
     try:
         mounts.attach(tree, target)
-    except OSError as error:
-        if error.errno == errno.ENOTDIR:
-            raise FailedPrecondition(f"{place.field}: is a file where a directory has to be, or the other way round") from error
-        raise
     finally:
         os.close(target)
 
 
-def make_directory(place: Place) -> None:
-    """Idempotent."""
+def check_free(place: Place, kind: Access) -> None:
+    """Refuse whatever is there and is neither what a mount of this kind can be put on, nor what is made for it."""
     try:
-        os.mkdir(place.name, 0o750, dir_fd=place.parent)
-    except FileExistsError:
-        pass
+        found = open_there(place)
+    except NotFound:
+        return
+    try:
+        if mount_number(found) != mount_number(place.parent):
+            raise AlreadyExists(f"{place.field}: something else is mounted there")
+        status = os.fstat(found)
+    finally:
+        os.close(found)
+    if kind == "mount" and not stat.S_ISDIR(status.st_mode):
+        raise FailedPrecondition(f"{place.field}: what is there is not a directory")
+    if kind == "block" and not (stat.S_ISREG(status.st_mode) and status.st_size == 0):
+        raise FailedPrecondition(f"{place.field}: what is there is not an empty file")
 
 
-def make_file(place: Place) -> None:
-    """Idempotent; a file that is there keeps its content."""
+def make(place: Place, kind: Access) -> None:
+    """The directory or file to mount on. Idempotent; what is there keeps its content."""
     try:
-        os.close(os.open(place.name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=place.parent))
+        if kind == "mount":
+            os.mkdir(place.name, 0o750, dir_fd=place.parent)
+        else:
+            flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(place.name, flags, 0o600, dir_fd=place.parent))
     except FileExistsError:
         pass
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from csi_driver.node import place
 from csi_driver.service import Service
-from runtime_core.errors import NotFound, TrivetError
+from runtime_core.errors import FailedPrecondition, NotFound, TrivetError
 from runtime_core.store.ledger import Entry
 
 STAGING, TARGET, EPHEMERAL = "staging", "target", "ephemeral"
@@ -41,9 +41,18 @@ def release(service: Service, entry: Entry) -> None:
         service.backend.delete(entry.owner)
         service.records.volumes.delete(entry.owner)
         return
-    unmount(service, entry.reference, entry.kind, remove=entry.kind == TARGET)
-    if entry.kind == STAGING:
+    unmount(service, entry.reference, entry.kind)
+    if entry.kind == TARGET:
+        _remove(service, entry)
+    else:
         service.backend.detach(entry.owner)
+
+
+def _remove(service: Service, entry: Entry) -> None:
+    try:
+        unmount(service, entry.reference, entry.kind, remove=True)
+    except FailedPrecondition as error:  # it was there before us
+        service.log.warning("undo", volume=entry.owner, kind=entry.kind, path=entry.reference, error=str(error))
 
 
 def unmount(service: Service, path: str, field: str, *, remove: bool = False) -> None:

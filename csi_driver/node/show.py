@@ -7,7 +7,7 @@ import os
 from csi_driver.node import place, release
 from csi_driver.records import Target, VolumeRecord
 from csi_driver.service import Service
-from runtime_core.errors import AlreadyExists
+from runtime_core.errors import AlreadyExists, FailedPrecondition, NotFound
 from runtime_core.interfaces.volume import Access
 from runtime_core.kernel import failpoint
 
@@ -24,13 +24,20 @@ def is_repeated(service: Service, record: VolumeRecord, path: str, target: Targe
     return release.is_mounted(service, path)
 
 
+def check_free(service: Service, kind: Access, path: str) -> None:
+    """Before anything is acquired: what is given back afterwards must not be somebody else's."""
+    try:
+        with place.opened(service.settings.kubelet_dir, path, _PATH) as there:
+            place.check_free(there, kind)
+    except NotFound as error:
+        raise FailedPrecondition(f"{_PATH}: the directory around it is missing") from error
+
+
 def attach(service: Service, kind: Access, path: str, tree: int) -> None:
     """Attach the detached mount `tree`, which this closes, at `path`, made for it."""
     try:
         with place.opened(service.settings.kubelet_dir, path, _PATH) as there:
-            if place.is_mounted(there):
-                raise AlreadyExists(f"{_PATH}: something else is mounted there")
-            (place.make_file if kind == "block" else place.make_directory)(there)
+            place.make(there, kind)
             failpoint.hit("csi.publish.made")
             place.attach(there, tree)
     finally:

@@ -10,7 +10,7 @@ from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.node import find, flags, group, place, release
 from csi_driver.records import Staging, VolumeRecord
 from csi_driver.service import Service
-from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.kernel import failpoint
 from runtime_core.serving.gate import Call
 
@@ -64,10 +64,12 @@ def _stage(service: Service, record: VolumeRecord, wanted: Staging) -> None:
         raise FailedPrecondition(f"{_PATH}: the volume is staged at {present.path} already")
     if present and present != wanted:
         raise AlreadyExists(f"{_PATH}: the volume is staged there with another volume_capability")
+    if present and is_there(service, record):
+        return
+    _check_free(service, wanted.path)
     with service.node.changing(record.id):
         if present:
-            if not is_there(service, record):
-                make_usable(service, record, present)
+            make_usable(service, record, present)
             return
         with release.acquiring(service, record.id, release.STAGING, wanted.path):
             failpoint.hit("csi.stage.recorded")
@@ -75,6 +77,16 @@ def _stage(service: Service, record: VolumeRecord, wanted: Staging) -> None:
             failpoint.hit("csi.stage.mounted")
             service.records.volumes.update(record.id, lambda now: replace(now, staging=wanted))
             failpoint.hit("csi.stage.done")
+
+
+def _check_free(service: Service, path: str) -> None:
+    """Before anything is acquired: what is given back afterwards must not be somebody else's."""
+    try:
+        with place.opened(service.settings.kubelet_dir, path, _PATH) as there:
+            os.close(place.open_there(there, os.O_PATH | os.O_DIRECTORY))
+            place.check_free(there, "mount")
+    except NotFound as error:
+        raise FailedPrecondition(f"{_PATH}: the directory is missing") from error
 
 
 def is_there(service: Service, record: VolumeRecord) -> bool:
@@ -86,18 +98,15 @@ def is_there(service: Service, record: VolumeRecord) -> bool:
 
 def make_usable(service: Service, record: VolumeRecord, staging: Staging) -> None:
     """Mount the file system at the staging path, or attach the device."""
-    with place.opened(service.settings.kubelet_dir, staging.path, _PATH) as there:
-        if place.is_mounted(there):
-            raise FailedPrecondition(f"{_PATH}: something that is not this volume is mounted there")
-        if record.access == "block":
-            os.close(place.open_there(there, os.O_PATH | os.O_DIRECTORY))
-            service.node.devices[record.id] = service.backend.device(record.volume(), read_only=staging.read_only)
-            return
-        tree = service.backend.mount(record.volume(), staging.flags, read_only=staging.read_only)
-        try:
-            failpoint.hit("csi.stage.made")
-            if staging.mount_group and not staging.read_only:
-                group.apply(tree, staging.mount_group)
+    if record.access == "block":
+        service.node.devices[record.id] = service.backend.device(record.volume(), read_only=staging.read_only)
+        return
+    tree = service.backend.mount(record.volume(), staging.flags, read_only=staging.read_only)
+    try:
+        failpoint.hit("csi.stage.made")
+        if staging.mount_group and not staging.read_only:
+            group.apply(tree, staging.mount_group)
+        with place.opened(service.settings.kubelet_dir, staging.path, _PATH) as there:
             place.attach(there, tree)
-        finally:
-            os.close(tree)
+    finally:
+        os.close(tree)

@@ -22,6 +22,13 @@ _EXT4 = "/sys/fs/ext4/{}/errors_count"
 _CHANGED = select.POLLPRI | select.POLLERR
 
 
+def watched(service: Service) -> Watch:
+    """A watch that runs until it is closed."""
+    watch = Watch(service)
+    watch.start()
+    return watch
+
+
 class Watch:
     def __init__(self, service: Service) -> None:
         self._service = service

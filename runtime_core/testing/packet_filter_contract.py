@@ -3,18 +3,23 @@
 Each test has a node of its own, a pod behind it and a host outside, which has no route back to the pod:
 
     pod  10.88.0.2, fd88::2  ──  node  ──  outside  192.0.2.2, 2001:db8::2; also 10.88.200.2, fd88:0:0:0:200::2
+
+The node has 192.0.2.1 and 192.0.2.9, and the same in IPv6.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from runtime_core.interfaces.packet_filter import PacketFilter
+from runtime_core.interfaces.packet_filter import AdmissionOptions, PacketFilter, PortMap, PortOptions
 from runtime_core.kernel import netlink
 from runtime_core.network.links import Links
 from runtime_core.network.namespace import open_namespace
@@ -25,6 +30,9 @@ _OWNER, _OTHER = "net c1 eth0", "net c2 eth0"
 #: IP version → (what the pod is said to have, its address, a host outside, one inside the pod's network, the node's address)
 _V4 = ("10.88.0.2/16", "10.88.0.2", "192.0.2.2", "10.88.200.2", "192.0.2.1")
 _V6 = ("fd88::2/64", "fd88::2", "2001:db8::2", "fd88::200:0:0:2", "2001:db8::1")
+_PODS = [_V4[0], _V6[0]]
+_WEB = PortMap("tcp", 8080, 80)
+_AS_USUAL = PortOptions()
 both = pytest.mark.parametrize("case", [_V4, _V6], ids=["IPv4", "IPv6"])
 
 
@@ -109,13 +117,241 @@ class PacketFilterContract:
         assert packet_filter.masqueraded() == [("10.88.0.2", _OWNER)]
         assert _seen_source(node, _V4[1], _V4[2]) == _V4[4]
 
+    @both
+    @pytest.mark.parametrize("protocol", ["tcp", "udp"])
+    def test_a_port_of_the_node_leads_to_the_pod(
+        self, packet_filter: PacketFilter, node: Path, case: tuple[str, ...], protocol: str
+    ) -> None:
+        """From outside with its own address; from the node, also by its loopback address; and from the pod itself, which
+        must not see its own address; as soon as it is mapped, until it no longer is."""
+        address, pod, outside, _inside, public = case
+        gateway = "fd88::1" if ":" in pod else "10.88.0.1"
+        expected = {"outside": (public, outside), "node": (public, public), "pod": (public, gateway)}
+        ways = {origin: (target, source) for origin, (target, source) in expected.items()}
+        if ":" not in pod:
+            ways["node by 127.0.0.1"] = ("127.0.0.1", gateway)
+            Path("/proc/sys/net/ipv4/conf/pod/route_localnet").write_text("1")
+        ports = [PortMap(protocol, 8080, 80)]
+        assert {
+            way: reached(node, protocol, way, target, 8080, pod, 80) for way, (target, _source) in ways.items()
+        } == dict.fromkeys(ways)
+        packet_filter.map_ports([address], ports, _AS_USUAL, _OWNER)
+        seen = {way: reached(node, protocol, way, target, 8080, pod, 80) for way, (target, _source) in ways.items()}
+        assert seen == {way: source for way, (_target, source) in ways.items()}
+        assert packet_filter.unmap_ports(_OWNER) == [(ports[0], pod)]
+        assert reached(node, protocol, "outside", public, 8080, pod, 80) is None
+
+    @both
+    def test_a_port_of_somebody_else_is_not_touched(self, packet_filter: PacketFilter, node: Path, case: tuple[str, ...]) -> None:
+        """What the node only forwards goes where it was sent (CVE-2025-67499); nor are other ports."""
+        address, pod, outside, _inside, public = case
+        packet_filter.masquerade([address], _OWNER)  # for the answer, to which the outside knows no way
+        packet_filter.map_ports([address], [_WEB], _AS_USUAL, _OWNER)
+        assert reached(node, "tcp", "pod", outside, 8080, outside, 8080) == public
+        assert reached(node, "tcp", "outside", public, 8081, pod, 80) is None
+
+    @both
+    def test_a_port_of_one_address(self, packet_filter: PacketFilter, node: Path, case: tuple[str, ...]) -> None:
+        """Of the node's others it is not; two addresses may have it for two ports of the pod. All of a family is all of it."""
+        address, pod, outside, _inside, public = case
+        other, everywhere = ("2001:db8::9", "::") if ":" in pod else ("192.0.2.9", "0.0.0.0")
+        packet_filter.map_ports([address], [PortMap("tcp", 8080, 80, public)], _AS_USUAL, _OWNER)
+        assert reached(node, "tcp", "outside", public, 8080, pod, 80) == outside
+        assert reached(node, "tcp", "outside", other, 8080, pod, 80) is None
+        ports = [PortMap("tcp", 8080, 80, public), PortMap("tcp", 8080, 81, other), PortMap("tcp", 8082, 82, everywhere)]
+        packet_filter.map_ports([address], ports, _AS_USUAL, _OWNER)
+        assert reached(node, "tcp", "outside", other, 8080, pod, 81) == outside
+        assert reached(node, "tcp", "outside", public, 8082, pod, 82) == outside
+        assert reached(node, "tcp", "pod", public, 8080, pod, 80) is not None
+
+    def test_an_address_of_the_other_family_is_left_out(self, packet_filter: PacketFilter, node: Path) -> None:
+        """It is the other one's of a dual-stack pod."""
+        packet_filter.map_ports([_V4[0]], [PortMap("tcp", 8080, 80, "::")], _AS_USUAL, _OWNER)
+        assert packet_filter.mapped_ports() == []
+        packet_filter.map_ports(_PODS, [PortMap("tcp", 8080, 80, _V6[4])], _AS_USUAL, _OWNER)
+        assert [address for _port, address, _owner in packet_filter.mapped_ports()] == [_V6[1]]
+
+    @both
+    @pytest.mark.parametrize(
+        ("options", "hides_source"),
+        [
+            (PortOptions(masquerades_all=True), True),
+            (PortOptions(mark_bit=20, masquerades_all=True), True),
+            (PortOptions(is_masquerading=False), False),
+            (PortOptions(is_masquerading=False, masquerades_all=True), False),
+        ],
+    )
+    def test_whom_the_pod_sees(
+        self, packet_filter: PacketFilter, node: Path, case: tuple[str, ...], options: PortOptions, hides_source: bool
+    ) -> None:
+        """The node instead of whoever connects, when everything is masqueraded; by the mark that is wanted."""
+        address, pod, outside, _inside, public = case
+        packet_filter.map_ports([address], [_WEB], options, _OWNER)
+        gateway = "fd88::1" if ":" in pod else "10.88.0.1"
+        assert reached(node, "tcp", "outside", public, 8080, pod, 80) == (gateway if hides_source else outside)
+
+    @both
+    def test_neighbours_of_the_pod(self, packet_filter: PacketFilter, node: Path, case: tuple[str, ...]) -> None:
+        """Whoever is in the pod's network reaches it by the node as well as the pod itself does, and so must be masqueraded:
+        the answer would not pass by the node. A connection that is not a port map's keeps its source."""
+        address, pod, _outside, inside, _public = case
+        near = "fd88::200:0:0:1" if ":" in pod else "10.88.200.1"
+        packet_filter.map_ports([address], [_WEB], _AS_USUAL, _OWNER)
+        gateway = "fd88::1" if ":" in pod else "10.88.0.1"
+        assert reached(node, "tcp", "outside", near, 8080, pod, 80, source=inside) == gateway
+
+    def test_port_maps_can_be_listed(self, packet_filter: PacketFilter, node: Path) -> None:
+        """Each with the pod's address and whose it is; nothing on a node that has none, nothing of one without a port."""
+        assert packet_filter.mapped_ports() == []
+        dns = PortMap("udp", 53, 5353, "192.0.2.1")
+        packet_filter.map_ports(_PODS, [_WEB, dns], _AS_USUAL, _OWNER)
+        packet_filter.map_ports([_V4[0]], [PortMap("sctp", 8080, 80)], PortOptions(is_masquerading=False), _OTHER)
+        listed = [
+            (_WEB, _V4[1], _OWNER),
+            (dns, _V4[1], _OWNER),
+            (PortMap("sctp", 8080, 80), _V4[1], _OTHER),
+            (_WEB, _V6[1], _OWNER),
+        ]
+        assert sorted(packet_filter.mapped_ports(), key=repr) == sorted(listed, key=repr)
+        assert sorted(packet_filter.unmap_ports(_OWNER), key=repr) == sorted(
+            [(p, a) for p, a, o in listed if o == _OWNER], key=repr
+        )
+        assert packet_filter.mapped_ports() == [listed[2]]
+
+    def test_many_ports(self, packet_filter: PacketFilter, node: Path) -> None:
+        """Forty of them, of which the last one works as the first."""
+        ports = [PortMap("tcp", 9000 + number, 80) for number in range(40)]
+        packet_filter.map_ports([_V4[0]], ports, _AS_USUAL, _OWNER)
+        assert {port for port, _address, _owner in packet_filter.mapped_ports()} == set(ports)
+        assert [reached(node, "tcp", "outside", _V4[4], port, _V4[1], 80) for port in (9000, 9039)] == [_V4[2]] * 2
+        packet_filter.unmap_ports(_OWNER)
+        assert packet_filter.mapped_ports() == []
+
+    def test_map_ports_again(self, packet_filter: PacketFilter, node: Path) -> None:
+        """What the owner had is replaced; unmap is idempotent, and knows the owner under another network's name."""
+        for ports in ([_WEB, PortMap("udp", 53, 53)], [PortMap("tcp", 8080, 81)], [PortMap("tcp", 8080, 81)]):
+            packet_filter.map_ports([_V4[0]], ports, _AS_USUAL, _OWNER)
+        assert packet_filter.mapped_ports() == [(PortMap("tcp", 8080, 81), _V4[1], _OWNER)]
+        assert packet_filter.unmap_ports("renamed c1 eth0") == [(PortMap("tcp", 8080, 81), _V4[1])]
+        assert packet_filter.unmap_ports(_OWNER) == []
+        assert packet_filter.mapped_ports() == []
+
+    def test_a_port_that_was_left_behind(self, packet_filter: PacketFilter, node: Path) -> None:
+        """An earlier pod was never taken down: the port is the new one's, and a late unmap leaves it to it."""
+        packet_filter.map_ports(["10.88.0.77/16"], [_WEB], _AS_USUAL, _OTHER)
+        packet_filter.map_ports([_V4[0]], [_WEB], _AS_USUAL, _OWNER)
+        assert reached(node, "tcp", "outside", _V4[4], 8080, _V4[1], 80) == _V4[2]
+        packet_filter.unmap_ports(_OTHER)
+        assert reached(node, "tcp", "outside", _V4[4], 8080, _V4[1], 80) == _V4[2]
+        assert packet_filter.lacking_ports([_V4[0]], [_WEB], _AS_USUAL, _OWNER) == []
+
+    def test_lacking_ports(self, packet_filter: PacketFilter, node: Path) -> None:
+        """Nothing where all is as it was made; else in words; also on a node that has none."""
+        options = PortOptions(masquerades_all=True)
+        assert packet_filter.lacking_ports(_PODS, [_WEB], options, _OWNER)
+        packet_filter.map_ports(_PODS, [_WEB], options, _OWNER)
+        assert packet_filter.lacking_ports(_PODS, [_WEB], options, _OWNER) == []
+        more = packet_filter.lacking_ports(_PODS, [_WEB, PortMap("udp", 53, 53)], options, _OWNER)
+        assert any("udp *:53 to 53" in words for words in more)
+        assert packet_filter.lacking_ports(_PODS, [_WEB], options, _OTHER)
+
+    def test_admission(self, packet_filter: PacketFilter, node: Path) -> None:
+        """It can be listed and checked, and is replaced and undone by container and interface."""
+        options = AdmissionOptions()
+        assert packet_filter.admitted() == []
+        assert packet_filter.lacking_admission(_PODS, options, _OWNER)
+        packet_filter.unadmit(_OWNER)
+        for _time in range(2):
+            packet_filter.admit(_PODS, options, _OWNER)
+        packet_filter.admit(["10.88.0.3/16"], options, _OTHER)
+        assert sorted(packet_filter.admitted()) == [("10.88.0.2", _OWNER), ("10.88.0.3", _OTHER), ("fd88::2", _OWNER)]
+        assert packet_filter.lacking_admission(_PODS, options, _OWNER) == []
+        packet_filter.unadmit("renamed c1 eth0")
+        assert packet_filter.admitted() == [("10.88.0.3", _OTHER)]
+        packet_filter.unadmit(_OTHER)
+        assert packet_filter.admitted() == []
+
+    def test_lacking_admission_with_a_bridge(self, packet_filter: PacketFilter, node: Path) -> None:
+        """An isolated bridge is not one that is only kept from others."""
+        packet_filter.admit([_V4[0]], AdmissionOptions(bridge="cni0"), _OWNER)
+        assert packet_filter.lacking_admission([_V4[0]], AdmissionOptions(bridge="cni0"), _OWNER) == []
+        assert packet_filter.lacking_admission([_V4[0]], AdmissionOptions(bridge="cni0", is_isolated=True), _OWNER)
+        assert packet_filter.lacking_admission([_V4[0]], AdmissionOptions(bridge="cni1"), _OWNER)
+
+    def test_many_at_once(self, packet_filter: PacketFilter, node: Path) -> None:
+        """Twenty pods come and go at the same time, each with all that there is: nothing is lost, nothing stays."""
+
+        def come(number: int) -> None:
+            pods, owner = [f"10.88.1.{number}/16", f"fd88::1:{number}/64"], f"net many{number} eth0"
+            packet_filter.masquerade(pods, owner)
+            packet_filter.map_ports(pods, [PortMap("tcp", 9000 + number, 80)], _AS_USUAL, owner)
+            packet_filter.admit(pods, AdmissionOptions(bridge="cni0"), owner)
+
+        def go(number: int) -> None:
+            owner = f"net many{number} eth0"
+            packet_filter.unmap_ports(owner)
+            packet_filter.unadmit(owner)
+            packet_filter.unmasquerade(owner, [f"10.88.1.{number}/16", f"fd88::1:{number}/64"])
+
+        for work, left in ((come, 40), (go, 0)):
+            with ThreadPoolExecutor(20) as pool:
+                list(pool.map(work, range(20)))
+            there = [packet_filter.masqueraded(), packet_filter.mapped_ports(), packet_filter.admitted()]
+            assert [len(listed) for listed in there] == [left] * 3
+
+
+def reached(
+    directory: Path, protocol: str, origin: str, target: str, port: int, server: str, server_port: int, source: str = ""
+) -> str | None:
+    """The address that the server (in the pod, or outside) sees when `origin` talks to `target` and is answered; None when
+    `target` refuses. `origin` is pod, outside or node, with words after it that say more."""
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    place = "pod" if server.startswith(("10.88.0.", "fd88::2")) else "outside"
+    with namespaces.inside(str(directory / place)):
+        listening = socket.socket(family, kind)
+    with listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.settimeout(_SECONDS)
+        listening.bind((server, server_port))
+        if protocol == "tcp":
+            listening.listen()
+        with contextlib.nullcontext() if origin.startswith("node") else namespaces.inside(str(directory / origin)):
+            client = socket.socket(family, kind)
+        with client:
+            client.settimeout(_SECONDS)
+            if source:
+                client.bind((source, 0))
+            try:
+                client.connect((target, port))
+                client.sendall(b"x")
+                if protocol == "udp":  # a refusal comes with the answer to the first datagram
+                    return _answered_datagram(listening, client)
+            except ConnectionRefusedError:
+                return None
+            connection, peer = listening.accept()
+            with connection:
+                connection.sendall(b"y")
+                assert client.recv(1) == b"y"
+            return str(peer[0])
+
+
+def _answered_datagram(listening: socket.socket, client: socket.socket) -> str:
+    ready = select.select([listening, client], [], [], _SECONDS)[0]
+    if client in ready:
+        client.recv(1)
+    _data, peer = listening.recvfrom(1)
+    listening.sendto(b"y", peer)
+    assert client.recv(1) == b"y"
+    return str(peer[0])
+
 
 def _wire(directory: Path) -> None:
     ends = {
         "pod": (["10.88.0.2/24", "fd88::2/80"], ["10.88.0.1/24", "fd88::1/80"]),
         "outside": (
             ["192.0.2.2/24", "10.88.200.2/24", "2001:db8::2/64", "fd88::200:0:0:2/80"],
-            ["192.0.2.1/24", "10.88.200.1/24", "2001:db8::1/64", "fd88::200:0:0:1/80"],
+            ["192.0.2.1/24", "192.0.2.9/24", "10.88.200.1/24", "2001:db8::9/64", "2001:db8::1/64", "fd88::200:0:0:1/80"],
         ),
     }
     for name, (far, near) in ends.items():
@@ -128,7 +364,6 @@ def _wire(directory: Path) -> None:
             assert link is not None
             links.configure(link.index, near, [])
         os.close(namespace)
-        # The outside answers nobody, but IPv6 wants to find its neighbours: only the pods' networks have no way back.
         routes = [("0.0.0.0/0", "10.88.0.1"), ("::/0", "fd88::1")] if name == "pod" else []
         with namespaces.inside(str(directory / name)) as inner:
             link = inner.find("eth0")

@@ -1,0 +1,53 @@
+"""Which packet filter a plugin's configuration means, and which ones may hold what an earlier one meant. Cold."""
+
+from __future__ import annotations
+
+from runtime_core.errors import InvalidArgument, NotFound, TrivetError
+from runtime_core.network.packet_filter import BACKENDS, chosen, packet_filter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from runtime_core.cni.request import Request
+
+
+def backend(request: Request, *, needs_iptables: bool) -> Any:
+    """The driver that `backend` names; the node's own without it, unless an option is iptables' alone."""
+    name: str = request.option("backend", str, "")
+    if not name and needs_iptables:
+        name = "iptables"
+    return packet_filter(chosen(name, "backend", request.packet_filter))
+
+
+def candidates(request: Request, *, needs_iptables: bool) -> list[Any]:
+    """All that may hold something of this attachment, whatever its configuration says by now: to ask nftables is cheap,
+    iptables costs several processes and is asked where it is meant or where nobody can tell."""
+    try:
+        name = request.option("backend", str, "") or ("iptables" if needs_iptables else "")
+        entries = [chosen(name, "backend", request.packet_filter)]
+    except InvalidArgument:
+        entries = list(BACKENDS.values())
+    return [packet_filter(entry) for entry in dict.fromkeys([*entries, BACKENDS["nftables"]])]
+
+
+def is_of_iptables(words: Any) -> bool:
+    """Conditions in the words of iptables begin with an option or its negation."""
+    return isinstance(words, list) and bool(words) and isinstance(words[0], str) and words[0][:1] in ("-", "!")
+
+
+def stale_owners(request: Request, owners: set[str]) -> set[str]:
+    """Those of this network whose attachment is not in cni.dev/valid-attachments; without that list, none."""
+    attachments = request.valid_attachments()
+    if attachments is None:
+        return set()
+    valid = {f"{request.network} {container_id} {interface}" for container_id, interface in attachments}
+    return {owner for owner in owners if owner.startswith(f"{request.network} ") and owner not in valid}
+
+
+def must_answer(listing: Any) -> None:
+    """STATUS: a packet filter that does not answer is a plugin that is not available."""
+    try:
+        listing()
+    except TrivetError as error:
+        raise NotFound(f"the packet filter: {error}") from error

@@ -1,0 +1,88 @@
+"""CNI plugin portmap: ports of the node lead to the container, as runtimeConfig.portMappings says.
+
+Options: backend, snat, masqAll, markMasqBit, externalSetMarkChain, conditionsV4, conditionsV6. An option that is
+iptables' alone chooses that backend where none is named.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from cni_plugins.meta import backends, portmap_conf
+from cni_plugins.meta.route_localnet import let_loopback_through
+from runtime_core.errors import FailedPrecondition, InvalidArgument
+from runtime_core.network import conntrack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from runtime_core.cni.request import Request
+    from runtime_core.interfaces.packet_filter import PortMap
+
+
+def add(request: Request) -> dict[str, Any]:
+    options, ports = portmap_conf.options(request), portmap_conf.ports(request)
+    driver = backends.backend(request, needs_iptables=portmap_conf.needs_iptables(request))
+    addresses = portmap_conf.pod_addresses(request)
+    if ports:
+        if not addresses:
+            raise InvalidArgument(f"prevResult.ips: {request.interface} has no address to which a port could lead")
+        if options.is_masquerading:
+            let_loopback_through(addresses)
+        driver.map_ports(addresses, ports, options, request.owner)
+        _forget_earlier(addresses, ports)
+    return request.previous or {}
+
+
+def delete(request: Request) -> None:
+    """By what is recorded, whatever prevResult, namespace and configuration have become."""
+    for driver in backends.candidates(request, needs_iptables=portmap_conf.needs_iptables(request)):
+        _unmap(driver, request.owner)
+
+
+def check(request: Request) -> None:
+    options, ports = portmap_conf.options(request), portmap_conf.ports(request)
+    driver = backends.backend(request, needs_iptables=portmap_conf.needs_iptables(request))
+    addresses = portmap_conf.pod_addresses(request)
+    lacking = driver.lacking_ports(addresses, ports, options, request.owner) if ports else []
+    if lacking:
+        raise FailedPrecondition(f"of the port maps is gone: {', '.join(lacking)}")
+
+
+def gc(request: Request) -> None:
+    """Take away the port maps of whoever is not in cni.dev/valid-attachments."""
+    for driver in backends.candidates(request, needs_iptables=portmap_conf.needs_iptables(request)):
+        owners = {owner for _port, _address, owner in driver.mapped_ports()}
+        for owner in backends.stale_owners(request, owners):
+            _unmap(driver, owner)
+
+
+def status(request: Request) -> None:
+    portmap_conf.options(request)
+    driver = backends.backend(request, needs_iptables=portmap_conf.needs_iptables(request))
+    backends.must_answer(driver.mapped_ports)
+
+
+def _forget_earlier(addresses: list[str], ports: list[PortMap]) -> None:
+    """Who was sending already is led to the container by the next packet."""
+    versions = {ipaddress.ip_interface(address).version for address in addresses}
+    for port in ports:
+        ip = ipaddress.ip_address(port.host_ip) if port.host_ip else None
+        for version in versions:
+            if port.protocol == "udp" and (ip is None or ip.version == version):
+                one = str(ip) if ip is not None and not ip.is_unspecified else ""
+                _if_there_is_ctnetlink(conntrack.forget_to_port, version, port.host_port, one)
+
+
+def _unmap(driver: Any, owner: str) -> None:
+    for port, address in driver.unmap_ports(owner):
+        if port.protocol == "udp":
+            _if_there_is_ctnetlink(conntrack.forget_from, address, port.container_port)
+
+
+def _if_there_is_ctnetlink(forget: Any, *arguments: Any) -> None:
+    try:
+        forget(*arguments)
+    except OSError:
+        return  # the flows end by themselves, later

@@ -280,6 +280,7 @@ def _cover(root: int, path: str, null: int) -> None:
             tree = mounts.filesystem("tmpfs", ("nr_blocks=1", "nr_inodes=1", "mode=755"), syscalls.MOUNT_ATTR_RDONLY)
         else:
             tree = mounts.clone("", directory=null)
+            syscalls.mount_setattr(tree, propagation=syscalls.MS_PRIVATE)  # /dev of a host with systemd is shared
         mounts.attach(tree, target)
         os.close(tree)
     except OSError as error:

@@ -56,13 +56,11 @@ def _detach(service: Service, record: VolumeRecord) -> None:
 
 def _is_recorded(service: Service, entry: Entry) -> bool:
     record = service.records.volumes.find(entry.owner)
-    if record is None:
+    if record is None or record.phase != "ready":
         return False
     if entry.kind == release.STAGING:
         return record.staging is not None and record.staging.path == entry.reference
-    if entry.kind == release.TARGET:
-        return entry.reference in record.targets
-    return record.phase == "ready"
+    return entry.kind == release.EPHEMERAL or entry.reference in record.targets
 
 
 def _give_back(service: Service, entry: Entry) -> None:

@@ -193,7 +193,8 @@ class Client:
 
     def _wait_for_answer(self, now: float) -> None:
         """Everybody on the link was started at the same time, perhaps: a quarter more or less."""
-        self.deadline = now + self._wait * (0.75 + self._random() / 2)
+        wait = self._wait * (0.75 + self._random() / 2)
+        self.deadline = min(now + wait, self._began + self._timing.give_up)
 
     def _new_transaction(self) -> int:
         return int(self._random() * 0xFFFFFFFF)

@@ -45,6 +45,8 @@ def serve(
     try:
         if pidfile:
             _write_pidfile(pidfile)
+        listener.listen(_MOST_CONNECTIONS)
+        _log(f"listens on {path}")
         leases = Leases(
             LeaseFiles(f"{path}.leases"), Timing(timeout, resend_max, resend_timeout), host_prefix, is_broadcast=is_broadcast
         )
@@ -206,9 +208,10 @@ def _listener(path: str) -> socket.socket:
             listener.bind(path)
         finally:
             os.umask(mask)
-        listener.listen(128)
-    except OSError as error:
+    except (OSError, TrivetError) as error:
         listener.close()
+        if isinstance(error, TrivetError):
+            raise
         raise from_oserror(error, f"-socketpath: {path}") from error
     return listener
 

@@ -65,7 +65,10 @@ class Exchange:
     def send(self, what: Send) -> None:
         """A packet that cannot be sent is as good as one that is lost on its way: it will be sent again."""
         payload = packet.encode(what.message)
-        if what.server is not None and self._send_unicast(payload, what.message.client_address, what.server):
+        was_sent = what.server is not None and self._send_unicast(payload, what.message.client_address, what.server)
+        # The interface may be gone before the server's hardware address is found: what gives the address back, and is
+        # not repeated, also goes to all of the link.
+        if was_sent and what.message.kind != packet.RELEASE:
             return
         wrapped = frame.wrap(payload, what.message.client_address, what.server or _EVERYBODY)
         try:

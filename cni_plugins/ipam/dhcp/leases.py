@@ -85,8 +85,10 @@ class Leases:
             one.close()
             try:
                 if one.state == states.LOST:
-                    _log(f"{'/'.join(one.name)}: the lease is lost, the link goes down")
                     one.take_down()
+                    _log(f"{'/'.join(one.name)}: the lease is lost, the link is down")
+                else:
+                    _log(f"{'/'.join(one.name)}: renewed")
                 self._files.save(one.record())
             except (TrivetError, OSError) as error:
                 _log(f"{'/'.join(one.name)}: {error}")

@@ -11,7 +11,6 @@ from csi_driver import overview
 from csi_driver.durable import Flusher
 from csi_driver.health_endpoint import HealthEndpoint
 from csi_driver.node.recover import recover_node
-from csi_driver.node.watch import Watch
 from csi_driver.node.watch import watched
 from csi_driver.records import Records
 from csi_driver.recover import recover
@@ -56,9 +55,6 @@ class Daemon:
             server.start()
             closing.callback(path.unlink, missing_ok=True)
             closing.callback(lambda: server.stop(_DRAIN_SECONDS).wait())
-            watch = Watch(service)
-            watch.start()
-            closing.callback(watch.close)
             self._announce(service, closing)
             print(f"trivet-csi is ready on {path}", flush=True)
             ended.wait()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,8 +18,9 @@ from runtime_core.cni.invoke import Plugins
 from runtime_core.cni.request import Request
 from runtime_core.errors import TrivetError
 from runtime_core.kernel import netlink
-from runtime_core.network.link_messages import link_message
+from runtime_core.network.link_messages import ipvlan_data, link_message, macvlan_data, vlan_data
 from runtime_core.network.links import Links
+from runtime_core.network.namespace import open_namespace
 from runtime_core.registry import installed
 from runtime_core.testing import namespaces
 from runtime_core.testing.tools import need
@@ -158,18 +161,41 @@ def add_pair(near: str, far: str, place: Path | None = None) -> None:
         links.set_up(found.index)
 
 
+def uplink(outside: Path) -> None:
+    """The node has a link to `outside`, which knows only the way to the pods."""
+    target = open_namespace(str(outside))
+    with on(None) as links:
+        links.add_veth("up0", "eth0", namespace=target)
+        near = links.find("up0")
+        assert near is not None
+        links.configure(near.index, ["198.51.100.1/24", "2001:db8::1/64"], [])
+    with on(outside) as links:
+        far = links.find("eth0")
+        assert far is not None
+        ways = [("10.77.0.0/24", "198.51.100.1"), ("fd77::/64", "2001:db8::1")]
+        links.configure(far.index, ["198.51.100.2/24", "2001:db8::2/64"], ways)
+    os.close(target)
+
+
 def needs_kind(kind: str) -> None:
     """Skip where this kernel makes no such links."""
+    if not has_kind(kind):
+        pytest.skip(f"this kernel has no {kind} links")
+
+
+def has_kind(kind: str) -> bool:
     with namespaces.node_namespace(), on(None) as links:
         links.add_veth("probe0", "probe1", namespace=-1)
         parent = links.find("probe0")
         assert parent is not None
-        data = {"vlan": [(1, b"\5\0")], "ipvlan": [(1, b"\0\0")]}.get(kind, [])
-        standing = 0 if kind in ("dummy", "bridge") else parent.index
+        data = {"vlan": vlan_data(5), "ipvlan": ipvlan_data("l2"), "macvlan": macvlan_data("bridge")}.get(kind, [])
         try:
-            links.send(link_message(kind, "probe2", data, parent=standing))
+            links.send(link_message(kind, "probe2", data, parent=parent.index if data else 0))
         except OSError as error:
-            pytest.skip(f"this kernel has no {kind} links: {error}")
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return False
+        return True
 
 
 def needs_bridge_vlans() -> None:

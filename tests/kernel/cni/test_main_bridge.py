@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -14,10 +13,22 @@ import pytest
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.network import bridge_vlans
 from runtime_core.network.links import Link
-from runtime_core.network.namespace import open_namespace
 from runtime_core.testing.tools import need
 from tests.kernel.cni import main_node
-from tests.kernel.cni.main_node import Node, add_pair, addresses_of, names, needs_bridge_vlans, on, reaches, run, sysctl, tcp, udp
+from tests.kernel.cni.main_node import (
+    Node,
+    add_pair,
+    addresses_of,
+    names,
+    needs_bridge_vlans,
+    on,
+    reaches,
+    run,
+    sysctl,
+    tcp,
+    udp,
+    uplink,
+)
 
 _BRIDGE = "cnit0"
 _GATEWAYS = ["10.77.0.1", "fd77::1"]
@@ -59,7 +70,7 @@ def test_pods_reach_each_other_and_the_node(node: Node) -> None:
 def test_is_default_gateway(node: Node) -> None:
     """A pod reaches what is behind the node by it; without it there is no such route, and nothing is forwarded."""
     outside = node.pod("outside")
-    _uplink(outside)
+    uplink(outside)
     one = node.pod("one")
     result = node.call("ADD", _config(node, isDefaultGateway=True), one)
     assert {route["dst"] for route in result["routes"]} == {"0.0.0.0/0", "::/0"}
@@ -77,7 +88,7 @@ def test_ip_masq(node: Node, backend: str | None) -> None:
     if backend == "iptables":
         need("iptables", "iptables")
     outside = node.pod("outside")
-    _uplink(outside)
+    uplink(outside)
     more = {"ipMasqBackend": backend} if backend else {}
     one, two = node.pod("one"), node.pod("two")
     config = _config(node, isDefaultGateway=True, ipMasq=True, **more)
@@ -445,19 +456,3 @@ def test_what_is_wrong_is_named(node: Node, change: dict[str, Any], message: str
         with pytest.raises(InvalidArgument, match=message):
             node.call(verb, _config(node, **change), pod)
     assert (names(), names(pod), node.reserved()) == (set(), set(), [])
-
-
-def _uplink(outside: Path) -> None:
-    """The node has a link to `outside`, which knows only the way to the pods."""
-    target = open_namespace(str(outside))
-    with on(None) as links:
-        links.add_veth("up0", "eth0", namespace=target)
-        near = links.find("up0")
-        assert near is not None
-        links.configure(near.index, ["198.51.100.1/24", "2001:db8::1/64"], [])
-    with on(outside) as links:
-        far = links.find("eth0")
-        assert far is not None
-        ways = [("10.77.0.0/24", "198.51.100.1"), ("fd77::/64", "2001:db8::1")]
-        links.configure(far.index, ["198.51.100.2/24", "2001:db8::2/64"], ways)
-    os.close(target)

@@ -1,0 +1,157 @@
+"""CNI plugin tuning: sysctls of the container's network, and settings of its interface.
+
+Options: sysctl, mac, mtu, promisc, allmulti, txQLen, dataDir; all but the last in args.cni too, mac also in
+runtimeConfig and CNI_ARGS.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from cni_plugins.meta import chained, link_settings, saved_settings
+from cni_plugins.meta.tuning_options import ALLOW_LIST, DATA_DIRECTORY, Options, check_allowed, data_directory, sysctl_path
+from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from runtime_core.cni.request import Request
+    from runtime_core.network.links import Links
+
+_SYSCTLS = "/proc/sys/"
+_OF_INTERFACES = ("conf", "neigh")
+
+
+def add(request: Request) -> dict[str, Any]:
+    options = Options(request)
+    previous = chained.previous_result(request)
+    check_allowed(options.sysctls, ALLOW_LIST)
+    with chained.container(request) as found, ExitStack() as undo:
+        link = chained.interface(request, found)
+        settings = link_settings.wanted(options)
+        if settings:
+            _save(request, found.links, link, settings, undo)
+            for key, value in settings.items():
+                _set(found.links, link.index, key, value)
+        for key, value in options.sysctls.items():
+            _write(key, request.interface, value)
+        undo.pop_all()
+    return _changed(request, previous, settings)
+
+
+def delete(request: Request) -> None:
+    """What was saved is given back where the interface is still there, and forgotten; sysctls stay, as in the
+    reference set: another attachment of the container may have set them too."""
+    if not saved_settings.is_nameable(request):
+        return
+    directory = _directory(request)
+    settings = saved_settings.load(directory, request)
+    if settings:
+        with chained.container_if_there(request) as found:
+            if found is not None and found.link is not None:
+                _restore(found.links, found.link.index, settings)
+    saved_settings.remove(directory, request)
+
+
+def check(request: Request) -> None:
+    options = Options(request)
+    chained.previous_result(request)
+    with chained.container(request) as found:
+        link = chained.interface(request, found)
+        present = link_settings.read(found.links, link)
+        for key, value in options.sysctls.items():
+            _check_sysctl(key, request.interface, value)
+    for key, value in link_settings.wanted(options).items():
+        if present[key] != value:
+            raise FailedPrecondition(f"{key} of {request.interface} is {present[key]}, not {value}")
+
+
+def gc(request: Request) -> None:
+    """Files of this network whose attachment is not in cni.dev/valid-attachments."""
+    attachments = request.valid_attachments()
+    if attachments is not None:
+        saved_settings.remove_stale(_directory(request), request.network, attachments)
+
+
+def status(request: Request) -> None:
+    """NotFound for a sysctl that the kernel lacks; those of interfaces cannot be looked up without one."""
+    options = Options(request)
+    check_allowed(options.sysctls, ALLOW_LIST)
+    for key in options.sysctls:
+        path = sysctl_path(key, "IFNAME")
+        if not any(part in _OF_INTERFACES for part in path.split("/")):
+            _read(key, path)
+
+
+def _save(request: Request, links: Links, link: Any, settings: dict[str, Any], undo: ExitStack) -> None:
+    before = link_settings.read(links, link)
+    directory = data_directory(request)
+    originals = {key: before[key] for key in settings}
+    undo.callback(saved_settings.remove, directory, request)
+    saved_settings.save(directory, request, originals)
+    undo.callback(_restore, links, link.index, originals)
+
+
+def _set(links: Links, index: int, key: str, value: Any) -> None:
+    try:
+        links.send(link_settings.message(index, key, value))
+    except OSError as error:
+        raise from_oserror(error, f"{key}: setting it to {value}") from error
+
+
+def _restore(links: Links, index: int, settings: dict[str, Any]) -> None:
+    failures = []
+    for key, value in settings.items():
+        try:
+            links.send(link_settings.message(index, key, value))
+        except (OSError, ValueError) as error:
+            failures.append(f"{key} to {value}: {error}")
+    if failures:
+        raise FailedPrecondition(f"giving the interface its settings back failed: {'; '.join(failures)}")
+
+
+def _write(key: str, interface: str, value: str) -> None:
+    path = _SYSCTLS + sysctl_path(key, interface)
+    try:
+        with open(path, "r+b", buffering=0) as file:  # never made: procfs has it, or it is an error
+            file.write(value.encode() or b"\n")  # nothing written would be nothing changed, not a list emptied
+    except OSError as error:
+        raise from_oserror(error, f"sysctl.{key}: setting it to {value!r}") from error
+
+
+def _check_sysctl(key: str, interface: str, value: str) -> None:
+    """Numbers of a list may be set with blanks and read with tabs between them."""
+    present = _read(key, sysctl_path(key, interface))
+    if present is not None and present.split() != value.split():
+        raise FailedPrecondition(f"sysctl.{key} is {present.strip()!r}, not {value!r}")
+
+
+def _read(key: str, path: str) -> str | None:
+    """None of one that can only be written."""
+    try:
+        with open(_SYSCTLS + path, "rb", buffering=0) as file:
+            return file.read().decode(errors="replace")
+    except PermissionError:
+        return None
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise NotFound(f"sysctl.{key}: the kernel has no {_SYSCTLS}{path}") from error
+        raise from_oserror(error, f"sysctl.{key}") from error
+
+
+def _changed(request: Request, previous: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The result says what the interface has now."""
+    new = {key: settings[key] for key in ("mac", "mtu") if key in settings}
+    interfaces = [
+        {**one, **new} if one.get("name") == request.interface and one.get("sandbox") else one for one in previous["interfaces"]
+    ]
+    return {**previous, "interfaces": interfaces}
+
+
+def _directory(request: Request) -> str:
+    """For DEL and GC, which a configuration that is bad by now does not stop."""
+    try:
+        return data_directory(request)
+    except InvalidArgument:
+        return DATA_DIRECTORY

@@ -6,7 +6,7 @@ import os
 
 from csi_driver import problems
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.node import find, release
+from csi_driver.node import find, mount_table
 from csi_driver.records import VolumeRecord
 from csi_driver.service import Service
 from runtime_core.errors import DeadlineExceeded, TrivetError, from_oserror
@@ -33,7 +33,10 @@ def look(service: Service, record: VolumeRecord) -> list[Problem]:
 def _problems(service: Service, record: VolumeRecord) -> list[Problem]:
     where = record.staging.path if record.staging else find.mounted_at(record)
     found = list(service.backend.problems(record.volume(), where))
-    gone = [path for path in record.targets if not release.is_mounted(service, path)]
+    places = [*record.targets, *([record.staging.path] if record.staging and record.access == "mount" else [])]
+    # By the table alone: who opens a mount makes it busy for who wants to unmount it.
+    mounted = mount_table.below(service.settings.kubelet_dir) if places else {}
+    gone = [path for path in places if path not in mounted]
     if gone and not any(problem.reason == "NotMounted" for problem in found):
         found.append(Problem("NotMounted", f"the volume is no longer mounted at {gone[0]}"))
     return found

@@ -21,6 +21,7 @@ from runtime_core.kernel import mounts, syscalls
 _RESOLVE = syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
 _RACES = 32  # EAGAIN: something was renamed under the walk
 _STACKED = 16  # mounts on one another that are taken away at once
+_LOOKS = 256  # whoever only looks at it, a statfs(2), makes it busy for as long
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255
 
 
@@ -159,13 +160,22 @@ def unmount(place: Place) -> None:
     for _mount in range(_STACKED):
         if not is_mounted(place):
             return
+        _unmount_once(place)
+
+
+def _unmount_once(place: Place) -> None:
+    path = f"/proc/self/fd/{place.parent}/{place.name}"
+    for _attempt in range(_LOOKS):
         try:
-            syscalls.umount2(f"/proc/self/fd/{place.parent}/{place.name}", syscalls.UMOUNT_NOFOLLOW)
+            syscalls.umount2(path, syscalls.UMOUNT_NOFOLLOW)
+            return
         except OSError as error:
-            if error.errno == errno.EBUSY:
-                raise Unavailable(f"{place.field}: is in use") from error
-            if error.errno != errno.EINVAL:  # gone meanwhile
+            if error.errno == errno.EINVAL:  # gone meanwhile
+                return
+            if error.errno != errno.EBUSY:
                 raise
+        os.sched_yield()
+    raise Unavailable(f"{place.field}: is in use")
 
 
 def remove(place: Place) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from csi_driver.node import place
 from csi_driver.service import Service
 from runtime_core.errors import FailedPrecondition, NotFound, TrivetError
+from runtime_core.kernel import failpoint
 from runtime_core.store.ledger import Entry
 
 STAGING, TARGET, EPHEMERAL = "staging", "target", "ephemeral"
@@ -60,6 +61,7 @@ def unmount(service: Service, path: str, field: str, *, remove: bool = False) ->
     try:
         with place.opened(service.settings.kubelet_dir, path, field) as there:
             place.unmount(there)
+            failpoint.hit("csi.release.unmounted")
             if remove:
                 place.remove(there)
     except NotFound:

@@ -31,12 +31,11 @@ def unpublish_volume(service: Service, request: csi.NodeUnpublishVolumeRequest, 
 
 
 def _unpublish(service: Service, volume_id: str, path: str) -> None:
-    release.unmount(service, path, "target_path", remove=False)
-    failpoint.hit("csi.unpublish.unmounted")
-    release.unmount(service, path, "target_path", remove=True)
-    failpoint.hit("csi.unpublish.removed")
-    service.records.volumes.update(
-        volume_id, lambda now: replace(now, targets={at: how for at, how in now.targets.items() if at != path})
-    )
-    failpoint.hit("csi.unpublish.recorded")
-    service.ledger.forget([Entry(volume_id, release.TARGET, path)])
+    with service.node.changing(volume_id):
+        release.unmount(service, path, "target_path", remove=True)
+        failpoint.hit("csi.unpublish.unmounted")
+        service.records.volumes.update(
+            volume_id, lambda now: replace(now, targets={at: how for at, how in now.targets.items() if at != path})
+        )
+        failpoint.hit("csi.unpublish.recorded")
+        service.ledger.forget([Entry(volume_id, release.TARGET, path)])

@@ -1,0 +1,171 @@
+"""The node's half in parts: paths, flags, groups, sizes, the mount table, and work that hangs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from csi_driver.node import ephemeral, find, flags, group, mount_table, place
+from csi_driver.node.bounded import Bounded
+from csi_driver.node.state import NodeState
+from runtime_core.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
+from runtime_core.interfaces.volume import Problem
+from runtime_core.kernel import syscalls
+
+_KUBELET = Path("/var/lib/kubelet")
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/var/lib/kubelet/pods/x", "/var/lib/kubelet/pods/x"),
+        ("//var/lib//kubelet/./pods/x/", "/var/lib/kubelet/pods/x"),
+        ("/var/lib/kubelet/a b\n\\c", "/var/lib/kubelet/a b\n\\c"),
+        ("/var/lib/kubelet/..x", "/var/lib/kubelet/..x"),
+    ],
+)
+def test_paths_below_the_kubelets_directory(path: str, found: str) -> None:
+    assert place.checked(_KUBELET, path, "target_path") == found
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "x", "var/lib/kubelet/x", "/", "/var/lib", "/var/lib/kubelet", "/var/lib/kubelet/", "/var/lib/kubelet/./",
+     "/var/lib/kubelet2/x", "/var/lib/kubelet/..", "/var/lib/kubelet/a/../b", "/var/lib/kubelet/../kubelet/x",
+     "/var/lib/kubelet/a\0", "/var/lib/kubelet/" + "x" * 256, "/var/lib/kubelet" + "/x" * 2100],
+)  # fmt: skip
+def test_paths_that_are_refused_name_their_field(path: str) -> None:
+    with pytest.raises(InvalidArgument, match="^target_path: "):
+        place.checked(_KUBELET, path, "target_path")
+
+
+def test_flags_are_taken_apart_and_each_is_there_once() -> None:
+    """But for the commas within an SELinux label."""
+    label = 'context="system_u:object_r:container_file_t:s0:c1,c2"'
+    assert flags.checked(["ro,noatime", "noatime", label], "f") == ("ro", "noatime", label)
+
+
+@pytest.mark.parametrize("flag", ["", "a\0", "a\nb", "a,,b"])
+def test_flags_that_are_none_are_refused(flag: str) -> None:
+    with pytest.raises(InvalidArgument, match="^f: "):
+        flags.checked([flag], "f")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "staged", "found"),
+    [
+        ([], [], (0, 0)),
+        (["rw", "defaults"], [], (0, 0)),
+        (["ro", "nosuid"], [], (syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID, 0)),
+        (["noatime"], [], (syscalls.MOUNT_ATTR_NOATIME, syscalls.MOUNT_ATTR__ATIME)),
+        (["discard"], ["discard"], (0, 0)),
+    ],
+)
+def test_attributes_of_a_target(wanted: list[str], staged: list[str], found: tuple[int, int]) -> None:
+    assert flags.attributes(wanted, staged, "f") == found
+
+
+def test_an_option_of_the_file_system_has_to_be_staged_with() -> None:
+    with pytest.raises(FailedPrecondition, match="^f: .*'discard'"):
+        flags.attributes(["discard"], [], "f")
+
+
+@pytest.mark.parametrize(("text", "found"), [("", ""), ("0", "0"), ("007", "7"), ("4294967294", "4294967294")])
+def test_groups(text: str, found: str) -> None:
+    assert group.checked(text, "g") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("64Mi", 64 << 20), ("1Gi", 1 << 30), ("5G", 5 * 10**9), ("3k", 3000), ("2Ki", 2048), ("", 1 << 30)],
+)
+def test_sizes_of_inline_volumes(text: str, size: int) -> None:
+    assert ephemeral._size(text) == size
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5Gi", "1 Gi", "Gi", "1Zi", "1mi", "0x10", "٣", "1e3", "9" * 40])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="size"):
+        ephemeral._size(text)
+
+
+@pytest.mark.parametrize("name", ["a", "..", "../../etc", "csi-" + "0" * 64, "\udcff", ""])
+def test_ids_of_inline_volumes_are_ours(name: str) -> None:
+    """Whatever the kubelet's id is, ours is one that a path may be made of, and always the same."""
+    assert find.ephemeral_id(name) == find.ephemeral_id(name)
+    assert find.ephemeral_id(name).removeprefix("eph-").isalnum()
+    assert len(find.ephemeral_id(name)) == 36
+
+
+_TABLE = rb"""22 1 254:0 / / rw - ext4 /dev/vda rw
+30 22 7:3 / /real/kubelet/plugins/a\040b rw,noatime shared:3 master:1 - ext4 /dev/loop3 rw
+31 22 0:5 /loop9 /real/kubelet/pods/dev rw - devtmpfs udev rw
+32 22 7:4 /sub /real/kubelet/pods/c ro - xfs /dev/loop4 rw
+33 22 0:44 / /real/kubelet rw - tmpfs none rw
+34 22 0:45 / /real/kubelet2/x rw - tmpfs none rw
+"""
+
+
+def test_the_mount_table_below_the_kubelets_directory() -> None:
+    """As the kubelet calls it, which may be a link."""
+    found = mount_table.parsed(_TABLE, "/var/lib/kubelet", "/real/kubelet")
+    assert found == {
+        "/var/lib/kubelet/plugins/a b": mount_table.Mount("7:3", "/", "ext4", "/dev/loop3"),
+        "/var/lib/kubelet/pods/dev": mount_table.Mount("0:5", "/loop9", "devtmpfs", "udev"),
+        "/var/lib/kubelet/pods/c": mount_table.Mount("7:4", "/sub", "xfs", "/dev/loop4"),
+    }
+
+
+def test_work_that_hangs_takes_one_thread() -> None:
+    """Who asks again waits for the same; another name is not held; the answer comes when there is one."""
+    bounded, go, runs = Bounded(0.05), threading.Event(), []
+
+    def work() -> str:
+        runs.append(1)
+        go.wait()
+        return "done"
+
+    for _ask in range(3):
+        with pytest.raises(DeadlineExceeded, match="slow"):
+            bounded.run("slow", work)
+    assert bounded.run("quick", lambda: 1) == 1
+    assert runs == [1]
+    go.set()
+    while bounded.hanging():
+        pass
+    assert bounded.run("slow", work) == "done"
+
+
+def test_errors_of_work_are_raised_to_who_asked() -> None:
+    def work() -> None:
+        raise NotFound("nothing")
+
+    with pytest.raises(NotFound, match="nothing"):
+        Bounded(5).run("x", work)
+
+
+def test_a_volume_that_is_being_changed_is_looked_at_afterwards() -> None:
+    """And only when somebody wanted to look meanwhile."""
+    state, looked = NodeState(), []
+    state.when_changed(looked.append)
+    with state.changing("v"):
+        assert not state.is_changing("w")
+    assert looked == []
+    with state.changing("v"):
+        assert state.is_changing("v")
+    assert looked == ["v"]
+    assert not state.is_changing("v")
+
+
+def test_problems_are_remembered_and_forgotten() -> None:
+    state, problem = NodeState(), Problem("DeviceGone", "gone")
+    assert state.saw("v", [problem])
+    assert not state.saw("v", [problem])
+    assert state.all_problems() == {"v": (problem,)}
+    assert state.saw("v", [])
+    assert state.all_problems() == {}
+    state.saw("v", [problem])
+    state.forget("v")
+    assert state.problems("v") == ()

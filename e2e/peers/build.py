@@ -19,6 +19,10 @@ _PACKAGES = {
     "host-local": ("containerd", "github.com/containernetworking/plugins/plugins/ipam/host-local", ""),
     "portmap": ("containerd", "github.com/containernetworking/plugins/plugins/meta/portmap", ""),
     "cnitool": ("cni", "github.com/containernetworking/cni/cnitool", ""),
+    "ptp": ("cni", "github.com/containernetworking/plugins/plugins/main/ptp", ""),
+    "macvlan": ("cni", "github.com/containernetworking/plugins/plugins/main/macvlan", ""),
+    "tap": ("cni", "github.com/containernetworking/plugins/plugins/main/tap", ""),
+    "host-device": ("cni", "github.com/containernetworking/plugins/plugins/main/host-device", ""),
 }
 _MINUTES = 40
 

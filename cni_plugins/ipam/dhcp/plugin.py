@@ -24,6 +24,10 @@ _ADD_SECONDS, _SECONDS = 600.0, 30.0
 _MOST_ANSWER = 1024 * 1024
 
 
+class NoDaemon(Unavailable):
+    """Nobody listens: it may come."""
+
+
 def add(request: Request) -> dict[str, Any]:
     ipam = _ipam(request)
     found = _ask(request, "ADD", _ADD_SECONDS)
@@ -36,7 +40,7 @@ def delete(request: Request) -> None:
     """Without a daemon nothing is held: a daemon that comes later sees that the interface is gone."""
     try:
         _ask(request, "DEL", _SECONDS)
-    except NotReady:
+    except NoDaemon:
         return
 
 
@@ -55,14 +59,17 @@ def gc(request: Request) -> None:
         return
     try:
         _ask(request, "GC", _SECONDS, valid=sorted(list(entry) for entry in valid))
-    except NotReady:
+    except NoDaemon:
         return
 
 
 def status(request: Request) -> None:
     """NotReady without a daemon."""
     _ipam(request)
-    _ask(request, "STATUS", _SECONDS)
+    try:
+        _ask(request, "STATUS", _SECONDS)
+    except NoDaemon as error:
+        raise NotReady(str(error)) from error
 
 
 def command_line(arguments: list[str]) -> int:
@@ -81,7 +88,7 @@ def _ipam(request: Request) -> dict[str, Any]:
 
 
 def _ask(request: Request, verb: str, seconds: float, **more: Any) -> dict[str, Any]:
-    """The daemon's answer, or its error; NotReady where no daemon listens."""
+    """The daemon's answer, or its error; NoDaemon where none listens."""
     path = conf.text(request.section("ipam"), "daemonSocketPath") or _DEFAULT_SOCKET
     line = json.dumps({
         "verb": verb, "network": request.network, "container_id": request.container_id, "interface": request.interface,
@@ -94,7 +101,7 @@ def _ask(request: Request, verb: str, seconds: float, **more: Any) -> dict[str, 
         try:
             sock.connect(path)
         except OSError as error:
-            raise NotReady(f"ipam.daemonSocketPath: no DHCP daemon listens on {path}: {error.strerror}") from error
+            raise NoDaemon(f"ipam.daemonSocketPath: no DHCP daemon listens on {path}: {error.strerror}") from error
         try:
             sock.sendall(line.encode() + b"\n")
             answer = _received(sock)

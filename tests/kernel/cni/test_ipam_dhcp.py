@@ -18,7 +18,7 @@ import pytest
 from cni_plugins.ipam.conf import NotReady
 from cni_plugins.ipam.dhcp import plugin
 from runtime_core.cni.request import Request
-from runtime_core.errors import Aborted, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, TrivetError
+from runtime_core.errors import Aborted, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, TrivetError, Unavailable
 from runtime_core.kernel import netlink
 from runtime_core.network.links import Links
 from runtime_core.network.namespace import open_namespace
@@ -365,7 +365,7 @@ def test_an_answer_of_no_use_is_given_back(node: Node, extra: dict[int, Any], me
         ({"ipam": {"request": {}}}, InvalidArgument, "ipam.request"),
         ({"ipam": {"priority": -1}}, InvalidArgument, "ipam.priority"),
         ({"ipam": {"daemonSocketPath": 5}}, InvalidArgument, "ipam.daemonSocketPath"),
-        ({"ipam": {"daemonSocketPath": "/nowhere"}}, NotReady, "no DHCP daemon listens on /nowhere"),
+        ({"ipam": {"daemonSocketPath": "/nowhere"}}, Unavailable, "no DHCP daemon listens on /nowhere"),
     ],
 )
 def test_refusals(node: Node, change: dict[str, Any], error: type[TrivetError], message: str) -> None:

@@ -1,0 +1,56 @@
+"""What is wrong with a volume, from sysfs and mountinfo alone: neither waits for a file system that hangs."""
+
+from __future__ import annotations
+
+import os
+
+from runtime_core.interfaces.volume import Problem
+from runtime_core.kernel import loop_device
+from runtime_core.volumes import mount_table
+
+
+def of_image(image: str, size: int) -> list[Problem]:
+    try:
+        found = os.stat(image, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return [Problem("ImageMissing", f"its image {image} is gone")]
+    if found < size:
+        return [Problem("ImageMissing", f"its image {image} has {found} of {size} bytes")]
+    return []
+
+
+def of_mount(mounted: str) -> list[Problem]:
+    """Of the file system at `mounted`, with the loop device under it where there is one."""
+    entry = mount_table.at(mounted)
+    if entry is None:
+        return [Problem("NotMounted", f"nothing is mounted at {mounted}")]
+    problems = []
+    if entry.source.startswith("/dev/loop"):
+        number = entry.source.removeprefix("/dev/loop")
+        problems += of_device(int(number)) if number.isdigit() else []
+    problems += _recorded_errors(entry)
+    if "emergency_ro" in entry.super_options or ("ro" in entry.super_options and "rw" in entry.options):
+        problems.append(Problem("ReadOnlyRemount", f"the file system at {mounted} became read-only after an error"))
+    if "shutdown" in entry.super_options:
+        problems.append(Problem("FilesystemError", f"the file system at {mounted} shut down after an error"))
+    return problems
+
+
+def of_device(number: int) -> list[Problem]:
+    backing = loop_device.backing_file(number)
+    if not backing:
+        return [Problem("DeviceGone", f"/dev/loop{number} was detached from its image")]
+    if backing.endswith(" (deleted)"):
+        return [Problem("DeviceGone", f"the image of /dev/loop{number} was deleted")]
+    return []
+
+
+def _recorded_errors(entry: mount_table.Entry) -> list[Problem]:
+    """ext4 counts them (Documentation/ABI/testing/sysfs-fs-ext4)."""
+    name = os.path.basename(entry.source)
+    try:
+        with open(f"/sys/fs/{entry.fs_type}/{name}/errors_count", "rb", buffering=0) as file:
+            count = int(file.read())
+    except (FileNotFoundError, ValueError):
+        return []
+    return [Problem("FilesystemError", f"{entry.fs_type} on {name} recorded {count} errors")] if count else []

@@ -1,0 +1,149 @@
+"""A volume's image in its directory, on the node: attached, mounted, grown, given back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from runtime_core.errors import FailedPrecondition, NotFound, TrivetError, from_oserror
+from runtime_core.interfaces.volume import Problem, Usage, Volume
+from runtime_core.kernel import failpoint, loop_device
+from runtime_core.volumes import freezing, health, image_filesystem, images, mount_flags, sizes
+from runtime_core.volumes.layout import Layout
+
+
+class ImageVolumes:
+    def __init__(self, layout: Layout, *, freeze_seconds: float, program_seconds: float) -> None:
+        self._layout, self._freeze_seconds, self._program_seconds = layout, freeze_seconds, program_seconds
+        #: of volumes that are larger than their mounted file system
+        self._pending: set[str] = set()
+
+    def thaw_left(self) -> None:
+        """Of a driver that died between freeze and thaw."""
+        freezing.thaw_left(self._layout.frozen, _open_marked, self._freeze_seconds)
+
+    def image(self, volume_id: str) -> str:
+        path = os.path.join(self._layout.volume(volume_id), images.NAME)
+        if not os.path.exists(path):
+            raise NotFound(f"volume {volume_id} has no image")
+        return path
+
+    def copy(self, pairs: Sequence[tuple[str, Volume, str]]) -> None:
+        """Copy images (source directory, its volume, target directory) at one instant, for `images.finish`."""
+        jobs = []
+        for source, volume, target in pairs:
+            path = os.path.join(source, images.NAME)
+            if not os.path.exists(path):
+                raise NotFound(f"volume {volume.id} has no image")
+            jobs.append(images.Job(path, target, volume.access == "mount"))
+        kinds = {job.source: volume for job, (_source, volume, _target) in zip(jobs, pairs, strict=True)}
+
+        @contextmanager
+        def freeze(frozen: Sequence[images.Job]) -> Iterator[float]:
+            with self._frozen({kinds[job.source].id: (job.source, kinds[job.source].fs_type) for job in frozen}) as deadline:
+                yield deadline
+
+        images.cut(jobs, freeze)
+        for source, volume, target in pairs:
+            if volume.access == "block" or image_filesystem.is_made(source):
+                image_filesystem.mark_made(target)
+
+    @contextmanager
+    def _frozen(self, volumes: Mapping[str, tuple[str, str]]) -> Iterator[float]:
+        if not volumes:
+            yield float("inf")
+            return
+        roots = {}
+        for volume_id, (image, fs_type) in volumes.items():
+            number = loop_device.find(image)[0]
+            roots[volume_id] = (
+                f"{number} {fs_type}",
+                lambda number=number, fs_type=fs_type: image_filesystem.superblock_root(number, fs_type),
+            )
+        with freezing.frozen(roots, self._layout.frozen, self._freeze_seconds) as deadline:
+            yield deadline
+
+    def is_attached(self, volume_id: str) -> bool:
+        return bool(loop_device.find(os.path.join(self._layout.volume(volume_id), images.NAME)))
+
+    def mount(self, volume: Volume, flags: Sequence[str], *, read_only: bool) -> int:
+        parsed = mount_flags.parse(flags, read_only=read_only)
+        image = self.image(volume.id)
+        try:
+            used = [number for number in loop_device.find(image) if loop_device.is_claimed(number)]
+            if used:
+                return image_filesystem.mount(used[0], volume.fs_type, parsed)
+            images.detach(image)  # left over: the programs are to see what the device wrote, and the device what they write
+            image_filesystem.make_ready(self._layout.volume(volume.id), volume.fs_type, self._program_seconds)
+            self._pending.discard(volume.id)
+            return self._mount_first(image, volume, parsed)
+        except OSError as error:
+            raise from_oserror(error, f"mounting volume {volume.id}") from error
+
+    def _mount_first(self, image: str, volume: Volume, flags: mount_flags.MountFlags) -> int:
+        number = images.attached(image, read_only=False)
+        try:
+            mounted = image_filesystem.mount(number, volume.fs_type, flags)
+            if volume.fs_type == "xfs" and not flags.read_only:  # growth left over; ext4 has it behind it
+                image_filesystem.grow(f"/proc/self/fd/{mounted}", "xfs", os.stat(image).st_size)
+            return mounted
+        except (OSError, TrivetError):
+            images.detach(image)
+            raise
+
+    def device(self, volume: Volume, *, read_only: bool) -> str:
+        image = self.image(volume.id)
+        try:
+            return loop_device.node(images.attached(image, read_only=read_only))
+        except OSError as error:
+            raise from_oserror(error, f"attaching volume {volume.id}") from error
+
+    def detach(self, volume_id: str) -> None:
+        try:
+            images.detach(os.path.join(self._layout.volume(volume_id), images.NAME))
+        except OSError as error:
+            raise from_oserror(error, f"detaching volume {volume_id}") from error
+        self._pending.discard(volume_id)
+
+    def grow(self, volume: Volume, mounted: str) -> None:
+        image = self.image(volume.id)
+        try:
+            for number in loop_device.find(image):
+                loop_device.resize(number)
+                failpoint.hit("volume.grow.device")
+            if mounted and volume.access == "mount":
+                image_filesystem.grow(mounted, volume.fs_type, os.stat(image).st_size)
+                self._pending.discard(volume.id)
+        except FailedPrecondition:
+            self._pending.add(volume.id)
+            raise
+        except OSError as error:
+            raise from_oserror(error, f"growing volume {volume.id}") from error
+
+    def usage(self, volume: Volume, mounted: str) -> Usage:
+        if volume.access == "mount":
+            return sizes.of_mount(mounted)
+        used = min(os.stat(self.image(volume.id)).st_blocks * 512, volume.size)
+        return Usage(volume.size, volume.size - used, used)
+
+    def problems(self, volume: Volume, mounted: str) -> list[Problem]:
+        found = health.of_image(os.path.join(self._layout.volume(volume.id), images.NAME), volume.size)
+        if not mounted:
+            return found
+        if volume.access == "block":
+            number = os.path.basename(mounted).removeprefix("loop")
+            return [*found, *(health.of_device(int(number)) if number.isdigit() else ())]
+        found += health.of_mount(mounted)
+        if volume.id in self._pending:
+            found.append(Problem("ExpansionPending", "its file system grows when it is mounted the next time"))
+        return found
+
+
+def _open_marked(mark: str) -> int | None:
+    number, _blank, fs_type = mark.partition(" ")
+    if not number.isdigit() or fs_type not in image_filesystem.FILE_SYSTEMS:
+        return None  # torn: the driver died before it froze anything
+    if not loop_device.backing_file(int(number)) or not loop_device.is_claimed(int(number)):
+        return None  # the node was started again
+    return image_filesystem.superblock_root(int(number), fs_type)

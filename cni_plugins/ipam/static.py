@@ -51,16 +51,15 @@ def status(request: Request) -> None:
 
 
 def _addresses(request: Request) -> list[tuple[IPv4Interface | IPv6Interface, str]]:
-    """(address, gateway or ""). Those of CNI_ARGS are added to the configuration's; args.cni and the capability
-    "ips" stand in the place of all others."""
+    """(address, gateway or ""). Those of CNI_ARGS, with its gateways, are added to the configuration's; args.cni and
+    the capability "ips" stand in the place of all others."""
     conf.check_args(request, ("IP", "GATEWAY"))
-    found = _configured(request.section("ipam"))
-    by_environment, *others = conf.requested(request)
-    field, texts = by_environment
-    found += [(_with_prefix(text, field), "") for text in texts]
+    (field, texts), *others = conf.requested(request)
+    added = [(_with_prefix(text, field), "") for text in texts]
     for text in filter(None, request.args.get("GATEWAY", "").split(",")):
         gateway = _gateway(text.strip(), "CNI_ARGS GATEWAY")
-        found = [(address, gateway if ipaddress.ip_address(gateway) in address.network else had) for address, had in found]
+        added = [(address, gateway if ipaddress.ip_address(gateway) in address.network else had) for address, had in added]
+    found = _configured(request.section("ipam")) + added
     for field, texts in others:
         if texts:
             found = [(_with_prefix(text, field), "") for text in texts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from csi_driver import problems
 from csi_driver.api.v1 import csi_pb2 as csi
@@ -21,10 +22,14 @@ def get_volume_health(service: Service, request: csi.NodeGetVolumeHealthRequest,
     return csi.NodeGetVolumeHealthResponse(volume_health=problems.health(request.volume_id, look(service, record)))
 
 
-def look(service: Service, record: VolumeRecord) -> list[Problem]:
+def look(service: Service, record: VolumeRecord) -> Sequence[Problem]:
     """What is wrong with the volume now; remembered. Does not wait for a file system that hangs."""
+    before = service.node.changes(record.id)
+    record = service.records.volumes.get(record.id)
     found = service.node.bounded.run(f"health of {record.id}", lambda: _problems(service, record))
-    if service.node.saw(record.id, found) and found:
+    if before == -1 or service.node.changes(record.id) != before:
+        return service.node.problems(record.id)  # it was seen half-mounted
+    if service.node.saw(record.id, found):
         for problem in found:
             service.log.warning("problem", volume=record.id, reason=problem.reason, message=problem.message)
     return found

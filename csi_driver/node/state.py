@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,10 @@ class NodeState:
         self._guard = threading.Lock()
         self._problems: dict[str, tuple[Problem, ...]] = {}
         self._changing: set[str] = set()
-        self._missed: set[str] = set()
-        self._look_again: Callable[[str], None] = lambda _volume_id: None
+        self._numbers = itertools.count(1)
+        self._changes: dict[str, int] = {}
+        self._suspects: set[str] = set()
+        self._changed: Callable[[str, bool], None] = lambda _volume_id, _is_suspect: None
 
     def problems(self, volume_id: str) -> tuple[Problem, ...]:
         """As last seen."""
@@ -43,6 +46,7 @@ class NodeState:
     def forget(self, volume_id: str) -> None:
         with self._guard:
             self._problems.pop(volume_id, None)
+            self._changes.pop(volume_id, None)
             self.devices.pop(volume_id, None)
 
     @contextmanager
@@ -50,23 +54,24 @@ class NodeState:
         """What is seen of a volume within the block says nothing: it is being mounted or taken away."""
         with self._guard:
             self._changing.add(volume_id)
+            self._changes[volume_id] = next(self._numbers)
         try:
             yield
         finally:
             with self._guard:
                 self._changing.discard(volume_id)
-                missed = volume_id in self._missed
-                self._missed.discard(volume_id)
-            if missed:
-                self._look_again(volume_id)
+                is_suspect = volume_id in self._suspects
+                self._suspects.discard(volume_id)
+            self._changed(volume_id, is_suspect)
 
-    def is_changing(self, volume_id: str) -> bool:
-        """True also promises that `look_again` is called when the change is over."""
+    def changes(self, volume_id: str) -> int:
+        """A number that is another one after the next change; -1 within a change, which ends with the volume as a suspect."""
         with self._guard:
             if volume_id not in self._changing:
-                return False
-            self._missed.add(volume_id)
-            return True
+                return self._changes.get(volume_id, 0)
+            self._suspects.add(volume_id)
+            return -1
 
-    def when_changed(self, look_again: Callable[[str], None]) -> None:
-        self._look_again = look_again
+    def when_changed(self, changed: Callable[[str, bool], None]) -> None:
+        """`changed` gets the volume, and whether somebody wanted to look at it meanwhile."""
+        self._changed = changed

@@ -36,7 +36,8 @@ class Watch:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._devices = _block_events(service)
-        self._asked: deque[str] = deque()
+        #: (volume id, whether to look at it)
+        self._told: deque[tuple[str, bool]] = deque()
         self._is_ended = False
         #: volume id → "major:minor" of what it is mounted from or attached to
         self._device_of: dict[str, str] = {}
@@ -49,10 +50,10 @@ class Watch:
         self._poll.register(self._mounts, _CHANGED)
         if self._devices is not None:
             self._poll.register(self._devices.fileno(), select.POLLIN)
-        self._service.node.when_changed(self._look_again)
+        self._service.node.when_changed(self._tell)
         self._thread.start()
         for record in self._in_use():
-            self._look_again(record.id)
+            self._tell(record.id, True)
 
     def close(self) -> None:
         self._is_ended = True
@@ -61,8 +62,8 @@ class Watch:
         for descriptor in (self._wake, self._mounts, *self._errors.values()):
             os.close(descriptor)
 
-    def _look_again(self, volume_id: str) -> None:
-        self._asked.append(volume_id)
+    def _tell(self, volume_id: str, is_suspect: bool) -> None:
+        self._told.append((volume_id, is_suspect))
         os.eventfd_write(self._wake, 1)
 
     def _in_use(self) -> list[VolumeRecord]:
@@ -74,8 +75,8 @@ class Watch:
             woken = {descriptor for descriptor, _events in self._poll.poll()}
             if self._is_ended:
                 return
-            suspects = self._asked_for() if self._wake in woken else set()
-            if self._mounts in woken:
+            suspects = self._told_of() if self._wake in woken else set()
+            if self._mounts in woken or self._wake in woken:
                 suspects |= self._read_mounts()
             if self._devices is not None and self._devices.fileno() in woken:
                 suspects |= self._read_devices()
@@ -90,19 +91,19 @@ class Watch:
         if record is None or not (record.staging or record.targets):
             self._service.node.forget(volume_id)
             return
-        if self._service.node.is_changing(volume_id):
-            return
         try:
             health.look(self._service, record)
         except (TrivetError, OSError) as error:
             self._service.log.warning("health", volume=volume_id, error=str(error))
 
-    def _asked_for(self) -> set[str]:
+    def _told_of(self) -> set[str]:
         os.eventfd_read(self._wake)
-        asked = set()
-        while self._asked:
-            asked.add(self._asked.popleft())
-        return asked
+        suspects = set()
+        while self._told:
+            volume_id, is_suspect = self._told.popleft()
+            if is_suspect:
+                suspects.add(volume_id)
+        return suspects
 
     def _read_mounts(self) -> set[str]:
         """Learn what is mounted from where; volumes that should be mounted and are not."""

@@ -146,17 +146,19 @@ def test_errors_of_work_are_raised_to_who_asked() -> None:
         Bounded(5).run("x", work)
 
 
-def test_a_volume_that_is_being_changed_is_looked_at_afterwards() -> None:
-    """And only when somebody wanted to look meanwhile."""
-    state, looked = NodeState(), []
-    state.when_changed(looked.append)
+def test_a_change_is_told_when_it_is_over() -> None:
+    """And whether somebody wanted to look meanwhile; whoever looked before and after can tell that there was one."""
+    state, told = NodeState(), []
+    state.when_changed(lambda volume_id, is_suspect: told.append((volume_id, is_suspect)))
+    before = state.changes("v")
     with state.changing("v"):
-        assert not state.is_changing("w")
-    assert looked == []
+        assert state.changes("w") == 0
+        assert told == []
+    assert told == [("v", False)]
+    assert state.changes("v") not in (before, -1)
     with state.changing("v"):
-        assert state.is_changing("v")
-    assert looked == ["v"]
-    assert not state.is_changing("v")
+        assert state.changes("v") == -1
+    assert told[1:] == [("v", True)]
 
 
 def test_problems_are_remembered_and_forgotten() -> None:

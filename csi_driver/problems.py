@@ -11,6 +11,7 @@ _STATUS = {
     "ImageMissing": csi.DATA_LOSS,
     "DeviceGone": csi.INACCESSIBLE,
     "NotMounted": csi.INACCESSIBLE,
+    "NotResponding": csi.INACCESSIBLE,
     "FilesystemError": csi.DEGRADED,
     "ReadOnlyRemount": csi.DEGRADED,
     "QuotaExceeded": csi.DEGRADED,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from csi_driver import problems
 from csi_driver.api.v1 import csi_pb2 as csi
@@ -22,13 +21,16 @@ def get_volume_health(service: Service, request: csi.NodeGetVolumeHealthRequest,
     return csi.NodeGetVolumeHealthResponse(volume_health=problems.health(request.volume_id, look(service, record)))
 
 
-def look(service: Service, record: VolumeRecord) -> Sequence[Problem]:
+def look(service: Service, record: VolumeRecord) -> list[Problem]:
     """What is wrong with the volume now; remembered. Does not wait for a file system that hangs."""
     before = service.node.changes(record.id)
     record = service.records.volumes.get(record.id)
-    found = service.node.bounded.run(f"health of {record.id}", lambda: _problems(service, record))
+    try:
+        found = service.node.bounded.run(f"health of {record.id}", lambda: _problems(service, record))
+    except DeadlineExceeded as error:
+        found = [Problem("NotResponding", str(error))]
     if before == -1 or service.node.changes(record.id) != before:
-        return service.node.problems(record.id)  # it was seen half-mounted
+        return list(service.node.problems(record.id))  # it was seen half-mounted
     if service.node.saw(record.id, found):
         for problem in found:
             service.log.warning("problem", volume=record.id, reason=problem.reason, message=problem.message)

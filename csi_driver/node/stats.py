@@ -11,6 +11,9 @@ from runtime_core.errors import InvalidArgument, NotFound
 from runtime_core.interfaces.volume import Usage
 from runtime_core.serving.gate import Call
 
+#: problems with which the file system at the path is not the volume's, or does not answer
+_UNREADABLE = ("NotMounted", "DeviceGone", "ImageMissing", "NotResponding")
+
 
 def get_volume_stats(service: Service, request: csi.NodeGetVolumeStatsRequest, _call: Call) -> csi.NodeGetVolumeStatsResponse:
     for field in ("volume_id", "volume_path"):
@@ -20,7 +23,7 @@ def get_volume_stats(service: Service, request: csi.NodeGetVolumeStatsRequest, _
     path = used_path(record, request.volume_path)
     found = health.look(service, record)
     usage = None
-    if not any(problem.reason in ("NotMounted", "DeviceGone", "ImageMissing") for problem in found):
+    if not any(problem.reason in _UNREADABLE for problem in found):
         usage = service.node.bounded.run(f"use of {record.id}", lambda: _usage(service, record, path))
     return csi.NodeGetVolumeStatsResponse(usage=_answer(record, usage), volume_condition=problems.condition(found))
 

@@ -48,7 +48,8 @@ def _one(words: list[str], version: int, field: str) -> list[Any]:
         return [*nfx.mark(), *nfx.equals(struct.pack("=I", _number(value, 0xFFFFFFFF, field)), negated=negated)]
     if first == "l4proto" and value in nfx.PROTOCOLS:
         return [*nfx.protocol(), *nfx.equals(bytes([nfx.PROTOCOLS[value]]), negated=negated)]
-    raise InvalidArgument(f"{field}: {' '.join([first, value, *words]).strip()!r}: the nftables backend understands {_KNOWN}")
+    rest = " ".join(word for word in (first, value, *words) if word)
+    raise InvalidArgument(f"{field}: {rest!r}: the nftables backend understands {_KNOWN}")
 
 
 def _address(load: list[Any], words: list[str], version: int, field: str) -> list[Any]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import ModuleType
 
 import pytest
 
 from cni_plugins import skel
-from cni_plugins.install import install
+from cni_plugins.install import find_settings, install
+from plugins.packet_filters.nft_conditions import expressions
 from runtime_core.cni.invoke import Plugins
 from runtime_core.cni.request import Request
 from runtime_core.errors import InvalidArgument
+from runtime_core.network.packet_filter import BACKENDS, chosen
 
 _CONFIG = {"cniVersion": "1.1.0", "name": "net", "type": "probe"}
 
@@ -39,20 +39,82 @@ def test_in_process(seen: list[str]) -> None:
 def test_as_an_executable(seen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """By the stub, which hands it to the skeleton."""
     monkeypatch.setenv("CNI_COMMAND", "STATUS")
-    stdin: Any = SimpleNamespace(buffer=io.BytesIO(json.dumps(_CONFIG).encode()))
-    monkeypatch.setattr(sys, "stdin", stdin)
-    assert skel.main({"probe": "probe_plugin"}, "probe", "mine:Filter") == 0
+    assert skel.answer("probe", {"probe": "probe_plugin"}, "mine:Filter", json.dumps(_CONFIG).encode(), [])[0] == 0
     assert seen == ["mine:Filter"]
 
 
-def test_the_stubs_name_its_entry_point(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["nftables", "iptables"])
+def test_the_stubs_name_its_entry_point(tmp_path: Path, name: str) -> None:
     """Resolved when they are installed, since nothing is looked up while a kubelet waits."""
-    install(tmp_path, overwrite=False, packet_filter="nftables")
-    assert "'plugins.packet_filters.nftables:NftablesFilter'" in (tmp_path / "bridge").read_text()
+    install(tmp_path, overwrite=False, settings=find_settings(name))
+    assert repr(BACKENDS[name]) in (tmp_path / "bridge").read_text()
 
 
-def test_an_unknown_one_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_unknown_one_is_refused_before_anything_is_written() -> None:
     """With what there is."""
-    with pytest.raises(InvalidArgument, match="'no-such': installed are nftables"):
-        install(tmp_path / "bin", overwrite=False, packet_filter="no-such")
-    assert not (tmp_path / "bin").exists()
+    with pytest.raises(InvalidArgument, match="'no-such': installed are iptables, nftables"):
+        find_settings("no-such")
+
+
+@pytest.mark.parametrize(
+    ("backend", "entry", "expected"),
+    [
+        ("", "", "plugins.packet_filters.nftables:NftablesFilter"),
+        ("", "mine:Filter", "mine:Filter"),
+        ("iptables", "mine:Filter", "plugins.packet_filters.iptables:IptablesFilter"),
+        ("nftables", "mine:Filter", "plugins.packet_filters.nftables:NftablesFilter"),
+    ],
+)
+def test_a_configuration_may_ask_for_another(backend: str, entry: str, expected: str) -> None:
+    """By its name; the node's own is for who asks for none."""
+    assert chosen(backend, "backend", entry) == expected
+
+
+def test_a_configuration_that_asks_for_what_there_is_not() -> None:
+    """It is told by the field."""
+    with pytest.raises(InvalidArgument, match="backend: 'bogus' is not one of iptables, nftables"):
+        chosen("bogus", "backend", "mine:Filter")
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "count"),
+    [
+        ("ip saddr 10.0.0.0/8", 4, 3),
+        ("ip saddr != 10.0.0.1 ip daddr == 192.0.2.1", 4, 6),
+        ("ip6 saddr fd00::/8", 6, 3),
+        ("iifname eth0", 4, 2),
+        ('iifname != "eth0"', 4, 2),
+        ("meta iifname eth0 meta mark 0x10", 4, 4),
+        ("tcp sport 1024", 4, 4),
+        ("th dport != 80", 4, 2),
+        ("meta l4proto udp", 6, 2),
+    ],
+)
+def test_conditions_of_nftables(text: str, version: int, count: int) -> None:
+    """As many expressions of the kernel as they stand for."""
+    assert len(expressions(text, version, "conditionsV4")) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "message"),
+    [
+        ("ip saddr { 10.0.0.1, 10.0.0.2 }", 4, "conditionsV4: '{' is not an IPv4 address or network"),
+        ("ip saddr fd00::1", 4, "is not an IPv4 address"),
+        ("ip6 saddr fd00::1", 4, "ip6 is not of IPv4"),
+        ("ip saddr", 4, "the last condition has no value"),
+        ("ip saddr !=", 4, "the last condition has no value"),
+        ("ct state new", 4, "conditionsV4: 'ct state new': the nftables backend understands"),
+        ("-s 10.0.0.0/8", 4, "conditionsV4: '-s 10.0.0.0/8': the nftables backend understands"),
+        ("iifname eth*", 4, "the nftables backend understands"),
+        ("tcp dport http", 4, "'http' is not a number from 0 to 65535"),
+        ("tcp dport 65536", 4, "'65536' is not a number"),
+        ("mark -1", 4, "'-1' is not a number"),
+        ("meta", 4, "the nftables backend understands"),
+        ("meta l4proto icmp", 4, "the nftables backend understands"),
+    ],
+)
+def test_conditions_that_nftables_is_not_told(text: str, version: int, message: str) -> None:
+    """They are refused by the field and not left out."""
+    with pytest.raises(InvalidArgument) as error:
+        expressions(text, version, "conditionsV4")
+    assert message in str(error.value)

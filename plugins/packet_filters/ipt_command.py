@@ -1,0 +1,141 @@
+"""iptables and ip6tables by their executables: what stands in a chain, and one restore that is done whole or not. Cold.
+
+Their own lock (-w) holds for one call. Who reads first and changes then holds ours, too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+from contextlib import contextmanager
+
+from runtime_core.errors import NotFound, TrivetError, from_oserror
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FAMILIES = (4, 6)
+_NAMES = {4: "iptables", 6: "ip6tables"}
+_LOCK = "/run/trivet-iptables.lock"
+#: where the executables are, also for a caller whose PATH is short
+_MORE_PATH = "/usr/sbin:/sbin:/usr/local/sbin"
+_SECONDS = 60
+#: said where a chain, or the whole table of a family, is not there
+_ABSENT = ("No chain/target/match", "does not exist", "Table does not exist", "incompatible, use 'nft' tool")
+
+
+class Refused(TrivetError):
+    """By iptables, in its own words."""
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Nobody else of Trivet's, on this node, reads or changes iptables within the block. A dead process holds no lock."""
+    try:
+        descriptor = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise from_oserror(error, f"opening {_LOCK}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_there(version: int) -> bool:
+    """The executables of IP `version` are installed."""
+    return bool(_find(_NAMES[version])) and bool(_find(f"{_NAMES[version]}-restore"))
+
+
+def rules(version: int, table: str, chain: str = "") -> list[list[str]] | None:
+    """Words of each line that `-S` prints, of one chain or all; None when there is none. NotFound without the executable."""
+    done = _run(_NAMES[version], ["-w", "-t", table, "-S", *([chain] if chain else [])])
+    if done[0]:
+        if any(words in done[1] for words in _ABSENT):
+            return None
+        raise Refused(f"{_NAMES[version]} -t {table} -S {chain}: {done[1].strip()}")
+    return [shlex.split(line) for line in done[1].splitlines()]
+
+
+def restore(version: int, tables: dict[str, list[list[str]]]) -> None:
+    """Lines of `iptables-restore --noflush` by table: of each table all or none."""
+    text = "".join(f"*{table}\n{''.join(_line(words) for words in lines)}COMMIT\n" for table, lines in tables.items() if lines)
+    if not text:
+        return
+    status, said = _run(f"{_NAMES[version]}-restore", ["-w", "--noflush"], text)
+    if status:
+        raise Refused(f"{_NAMES[version]}-restore: {said.strip()}")
+
+
+def is_restored(version: int, tables: dict[str, list[list[str]]]) -> bool:
+    """False when iptables refuses: something is not there that the lines take for granted. Asking first for each thing,
+    as one does then, costs a process each."""
+    try:
+        restore(version, tables)
+    except Refused:
+        return False
+    return True
+
+
+def checks(rules_there: list[list[str]]) -> list[list[str]]:
+    """Lines that make a restore fail unless each of the rules (chain, and what follows -A) is there."""
+    return [["-C", *words] for words in rules_there]
+
+
+def comment(words: list[str]) -> str:
+    """Of a rule."""
+    return after(words, "--comment")
+
+
+def after(words: list[str], option: str) -> str:
+    return words[words.index(option) + 1] if option in words else ""
+
+
+def negates(words: list[str], option: str) -> bool:
+    return option in words and words[words.index(option) - 1] == "!"
+
+
+def removals(lines: list[list[str]]) -> list[list[str]]:
+    """Of rules as `-S` says them."""
+    return [["-D", *words[1:]] for words in lines]
+
+
+def jumps(lines: list[list[str]] | None, chain: str) -> list[list[str]]:
+    """The rules among `lines` that jump to `chain`."""
+    return [words for words in lines or [] if words[0] == "-A" and after(words, "-j") == chain]
+
+
+def _line(words: list[str]) -> str:
+    return " ".join(_quoted(word) for word in words) + "\n"
+
+
+def _quoted(word: str) -> str:
+    if word and not any(character in " \t\"'\\#" for character in word):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _run(name: str, arguments: list[str], text: str = "") -> tuple[int, str]:
+    """(exit status, what it printed, or what it complained of)."""
+    import subprocess  # here: it is dear, and who lists nothing needs it not
+
+    path = _find(name)
+    if not path:
+        raise NotFound(f"{name} is not installed")
+    try:
+        done = subprocess.run([path, *arguments], input=text, capture_output=True, text=True, check=False, timeout=_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise Refused(f"{name} did not end within {_SECONDS} s") from error
+    except OSError as error:
+        raise from_oserror(error, f"running {name}") from error
+    return done.returncode, done.stdout if done.returncode == 0 else done.stderr
+
+
+def _find(name: str) -> str:
+    for directory in f"{os.environ.get('PATH', '')}:{_MORE_PATH}".split(":"):
+        path = os.path.join(directory, name)
+        if directory.startswith("/") and os.access(path, os.X_OK):
+            return path
+    return ""

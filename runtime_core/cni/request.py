@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 _VALID = "cni.dev/valid-attachments"
 #: what the runtimes call it that were written after the first text of specification 1.1
 _EARLIER_VALID = "cni.dev/attachments"
+#: containerd writes what it gives by capability as Go calls it: HostPort. The reference plugins, which are written in Go,
+#: do not see the difference.
+_SPELLINGS = {
+    name.lower(): name
+    for name in (
+        "hostPort", "containerPort", "protocol", "hostIP", "ingressRate", "ingressBurst", "egressRate", "egressBurst",
+        "subnet", "rangeStart", "rangeEnd", "gateway",
+    )
+}  # fmt: skip
 #: A plugin's type is a bare file name: nothing else is ever executed (CVE-2021-20206).
 _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -43,7 +52,7 @@ class Request:
         packet_filter: str = "",
     ) -> None:
         """`packet_filter`: the node's driver, by its entry point, for runtime_core.network.packet_filter."""
-        self.config, self.container_id, self.netns, self.interface = config, container_id, netns, interface
+        self.config, self.container_id, self.netns, self.interface = _spelt(config), container_id, netns, interface
         self.args, self.path, self.previous = args or {}, path, previous
         self.delegate, self.packet_filter = delegate, packet_filter
 
@@ -101,6 +110,24 @@ def previous_result(config: dict[str, Any], verb: str) -> dict[str, Any] | None:
         if verb != "DEL":
             raise
         return None
+
+
+def _spelt(config: dict[str, Any]) -> dict[str, Any]:
+    runtime = config.get("runtimeConfig")
+    if not isinstance(runtime, dict) or not runtime:
+        return config
+    return {**config, "runtimeConfig": {key: _spelt_value(key, value) for key, value in runtime.items()}}
+
+
+def _spelt_value(key: str, value: Any) -> Any:
+    """Of the capabilities whose objects' keys are known; others may hold names that are somebody's own."""
+    return _spelt_keys(value) if key in ("portMappings", "bandwidth", "ipRanges") else value
+
+
+def _spelt_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_SPELLINGS.get(str(key).lower(), key): inner for key, inner in value.items()}
+    return [_spelt_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 def is_plugin_name(kind: Any) -> bool:

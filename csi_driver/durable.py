@@ -40,7 +40,7 @@ class Flusher:
     def _run(self) -> None:
         while True:
             self._wanted.wait()
+            self._wanted.clear()  # before the look at _ended, or a close in between would be missed
             if self._ended:
                 return
-            self._wanted.clear()
             self.flush()

@@ -64,7 +64,7 @@ class CsiDaemon:
             )
         assert self._process.stdout is not None
         if "is ready on" not in self._process.stdout.readline():
-            self._process.wait()
+            self._end()
             raise RuntimeError((self.directory / "log").read_text().splitlines()[-1])
         self._channel = grpc.insecure_channel(f"unix://{self.socket}")
 

@@ -1,0 +1,24 @@
+"""A trivet-csi of each test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.csi_daemon import CsiDaemon
+
+
+@pytest.fixture
+def make_daemon(tmp_path: Path) -> Iterator[Callable[..., CsiDaemon]]:
+    """Not started yet; the settings are those of the configuration file."""
+    made: list[CsiDaemon] = []
+
+    def make(**settings: object) -> CsiDaemon:
+        made.append(CsiDaemon(tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        daemon.close()

@@ -177,7 +177,7 @@ def test_what_the_reference_plugin_kept_is_taken_over(reference: Path) -> None:
 
 
 def test_what_the_reference_plugin_adds_later_is_taken_over_too(reference: Path) -> None:
-    """Both may serve one node while it is changed over; an address that is ours already stays ours."""
+    """As by a call that was under way while the node was changed over; an address that is ours already stays ours."""
     list_leases(str(reference))
     (reference / "net" / "10.0.0.4").write_text("late\r\neth0")
     (reference / "net" / "10.0.0.2").write_text("other\r\neth0")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 
 from cni_plugins.meta import backends, portmap_conf
+from cni_plugins.meta.chained import previous_result
 from cni_plugins.meta.route_localnet import let_loopback_through
 from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.network import conntrack
@@ -32,7 +33,7 @@ def add(request: Request) -> dict[str, Any]:
             let_loopback_through(addresses)
         driver.map_ports(addresses, ports, options, request.owner)
         _forget_earlier(addresses, ports)
-    return request.previous or {}
+    return previous_result(request)
 
 
 def delete(request: Request) -> None:

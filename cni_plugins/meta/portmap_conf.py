@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from cni_plugins.meta.backends import is_of_iptables
+from cni_plugins.meta.chained import previous_result
 from runtime_core.errors import InvalidArgument
 from runtime_core.interfaces.packet_filter import PortMap, PortOptions
 
@@ -62,9 +63,7 @@ def needs_iptables(request: Request) -> bool:
 
 def pod_addresses(request: Request) -> list[str]:
     """The first IPv4 and the first IPv6 address of prevResult, with length, that the container has on this interface."""
-    previous = request.previous
-    if previous is None:
-        raise InvalidArgument("prevResult is missing: this plugin comes after one that makes an interface")
+    previous = previous_result(request)
     found: dict[int, str] = {}
     for ip in previous["ips"]:
         index, interfaces = ip.get("interface"), previous["interfaces"]

@@ -86,8 +86,8 @@ def _sysctls(request: Request, arguments: dict[str, Any]) -> dict[str, str]:
         if not isinstance(section, dict):
             raise InvalidArgument(f"{field}: {section!r} is not an object")
         for key, value in section.items():
-            if not isinstance(value, str) or not value or "\0" in value:
-                raise InvalidArgument(f"{field}.{key}: {value!r} is not a string with a value")
+            if not isinstance(value, str) or "\0" in value:
+                raise InvalidArgument(f"{field}.{key}: {value!r} is not a string")
             found[key] = value
     paths: dict[str, str] = {}
     for key in found:

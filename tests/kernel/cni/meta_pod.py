@@ -89,10 +89,11 @@ def links_of_node() -> list[str]:
 def seconds_to_send(pod: Pod, to: str, size: int) -> float:
     """Until `size` bytes have come over TCP at the address `to`, which is the pod's or the node's, from the other side."""
     family, into_pod = socket.AF_INET6 if ":" in to else socket.AF_INET, to in POD
+    source = (HOST if into_pod else POD)[":" in to]
     with _at(pod, inside=into_pod):
         listener = socket.create_server((to, 0), family=family)
     with _at(pod, inside=not into_pod):
-        sender = socket.create_connection(listener.getsockname()[:2])
+        sender = socket.create_connection(listener.getsockname()[:2], source_address=(source, 0))
     receiver, _peer = listener.accept()
     with listener, sender, receiver:
         started = time.monotonic()

@@ -46,6 +46,7 @@ class LoopBackend:
             groups=True,
             expansion="online",
             metadata=True,
+            mutable_parameters=frozenset({"allocation"}),
             parameters=frozenset(_PARAMETERS),
         )
 
@@ -97,8 +98,12 @@ class LoopBackend:
         return self._node.is_attached(volume.id)  # else `mount` and `device` see to it
 
     def modify(self, volume: Volume) -> None:
-        """Nothing of an image may change later."""
+        """`allocation: full` sets its space aside now; `sparse` gives nothing back, but later growth is sparse."""
         self.check(volume)
+        try:
+            images.expand(self._node.image(volume.id), volume.size, full=_full(volume))
+        except OSError as error:
+            raise from_oserror(error, f"modifying volume {volume.id}") from error
 
     def snapshot(self, pairs: Sequence[tuple[str, Volume]]) -> None:
         try:

@@ -17,7 +17,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,7 +121,7 @@ class VolumeContract:
         self, make_backend: Callable[[], VolumeBackend], tmp_path: Path, fs_type: str, parameters: dict[str, str]
     ) -> Iterator[World]:
         """Afterwards everything is deleted, and no mount and no loop device may be left."""
-        before = mounts.mounted()
+        before = mounted_below(tmp_path)
         backend = make_backend()
         targets = tmp_path / "targets"
         targets.mkdir()
@@ -134,7 +134,7 @@ class VolumeContract:
             backend.delete(volume_id)
         for snapshot_id in backend.snapshots():
             backend.delete_snapshot(snapshot_id)
-        assert (bound_loops(tmp_path), mounts.mounted()) == (loops, before)
+        assert (bound_loops(tmp_path), mounted_below(tmp_path)) == (loops, before)
         assert backend.volumes() == backend.snapshots() == set()
 
     @pytest.fixture(params=["mount", "block"])
@@ -359,76 +359,76 @@ class VolumeContract:
 
     @pytest.mark.parametrize("kind", ["snapshot", "volume"])
     def test_a_copy_is_independent(self, world: World, access: Access, kind: str) -> None:
-        """It holds what the source held, in a larger volume too; neither sees what the other writes; the source can go."""
+        """Made while the source is in use: it holds what the source held, neither sees what the other writes."""
         need_feature(world, "snapshots" if kind == "snapshot" else "clones")
         volume = world.made("v", access)
+        copy = world.volume("c", access, 2 * volume.size)
         content = os.urandom(2 * MIB)
         with world.open(volume) as place:
             world.write(place, content)
-            source = self._source(world, volume, kind)
-            world.write(place, b"later")
-            copy = replace(world.volume("c", access, 2 * volume.size))
+            if kind == "snapshot":
+                world.backend.snapshot([("s", volume)])
+                world.write(place, b"later")
+                world.backend.snapshot([("s", volume)])  # again: nothing happens
+            source = Source("volume", "v", volume) if kind == "volume" else Source("snapshot", "s", volume)
             world.backend.create(copy, source)
+            world.write(place, b"later")
             with world.open(copy) as other:
                 assert digest(world.read(other, len(content))) == digest(content)
                 assert world.backend.usage(copy, str(other)).total > 1.5 * volume.size
                 world.write(other, b"other")
             assert world.read(place, 5) == b"later"
-        world.backend.delete("v")
-        if kind == "snapshot":
-            again = replace(copy, id="d")
-            world.backend.create(again, source)
-            with world.open(again) as other:
-                assert digest(world.read(other, len(content))) == digest(content)
 
-    def _source(self, world: World, volume: Volume, kind: str) -> Source:
-        if kind == "volume":
-            return Source("volume", volume.id, volume)
+    def test_a_snapshot_outlives_its_volume(self, world: World, access: Access) -> None:
+        """And can be restored twice, until it is deleted."""
+        need_feature(world, "snapshots")
+        volume = world.made("v", access)
+        with world.open(volume) as place:
+            world.write(place, b"kept")
         world.backend.snapshot([("s", volume)])
-        world.backend.snapshot([("s", volume)])  # again: nothing happens
-        assert world.backend.snapshots() == {"s"}
-        return Source("snapshot", "s", volume)
+        world.backend.delete("v")
+        assert (world.backend.volumes(), world.backend.snapshots()) == (set(), {"s"})
+        for name in "cd":
+            copy = replace(volume, id=name)
+            world.backend.create(copy, Source("snapshot", "s", volume))
+            with world.open(copy) as place:
+                assert world.read(place, 4) == b"kept"
+        for _time in range(2):
+            world.backend.delete_snapshot("s")
+            assert world.backend.snapshots() == set()
 
     def test_a_source_larger_than_the_volume(self, world: World, access: Access) -> None:
         """OutOfRange, and nothing is left."""
         need_feature(world, "clones")
-        volume = world.made("v", access, 2 * world.size)
+        small = world.volume("c", access)
+        volume = world.made("v", access, 2 * small.size)
         with pytest.raises(OutOfRange):
-            world.backend.create(world.volume("c", access), Source("volume", "v", volume))
+            world.backend.create(small, Source("volume", "v", volume))
         assert world.backend.volumes() == {"v"}
 
-    def test_a_snapshot_of_a_volume_in_use_is_one_instant(self, world: World) -> None:
-        """Of files written and synced one after the other: whoever is there, those before it are there, whole."""
-        need_feature(world, "snapshots")
-        volume = world.made("v")
-        with world.open(volume) as place:
-            with writer([place, place]):
-                wait_for(place / "second-20")
-                world.backend.snapshot([("s", volume)])
-            copy = world.volume("c")
-            world.backend.create(copy, Source("snapshot", "s", volume))
-        with world.open(copy) as place:
-            assert check_order(place, place) >= 20
-
-    def test_a_group_is_one_cut(self, world: World) -> None:
-        """What was written to the second volume after the first is not there alone. Or Unavailable, and nothing is left."""
-        need_feature(world, "groups")
-        first, second = world.made("v"), world.made("w")
-        with world.open(first) as one, world.open(second) as two:
-            with writer([one, two]):
-                wait_for(two / "second-20")
+    @pytest.mark.parametrize("members", [1, 2])
+    def test_a_snapshot_of_volumes_in_use_is_one_instant(self, world: World, members: int) -> None:
+        """Of files written and synced one after the other, in one volume or two: whoever is there, those before it are
+        there, whole. Or it is Unavailable and nothing is left."""
+        need_feature(world, "groups" if members == 2 else "snapshots")
+        volumes = [world.made(name) for name in "vw"[:members]]
+        group = list(zip("st", volumes, strict=False))
+        with ExitStack() as stack:
+            places = [stack.enter_context(world.open(volume)) for volume in volumes]
+            with writer(places[0], places[-1]):
+                wait_for(places[-1] / "second-20")
                 try:
-                    world.backend.snapshot([("s", first), ("t", second)])
+                    world.backend.snapshot(group)
                 except Unavailable:
                     assert world.backend.snapshots() == set()
             if not world.backend.snapshots():
-                world.backend.snapshot([("s", first), ("t", second)])  # nobody writes: this one can
-            assert world.backend.snapshots() == {"s", "t"}
-        copies = [replace(volume, id=f"c{volume.id}") for volume in (first, second)]
-        for copy, snapshot_id, volume in zip(copies, "st", (first, second), strict=True):
-            world.backend.create(copy, Source("snapshot", snapshot_id, volume))
-        with world.open(copies[0]) as one, world.open(copies[1]) as two:
-            assert check_order(one, two) >= 20
+                world.backend.snapshot(group)  # nobody writes: this one can
+            assert world.backend.snapshots() == {one for one, _volume in group}
+            copies = [replace(volume, id=f"c{volume.id}") for volume in volumes]
+            for copy, (snapshot_id, volume) in zip(copies, group, strict=True):
+                world.backend.create(copy, Source("snapshot", snapshot_id, volume))
+            places = [stack.enter_context(world.open(copy)) for copy in copies]
+            assert check_order(places[0], places[-1]) >= 20
 
     def test_a_group_of_which_one_is_missing(self, world: World) -> None:
         """None is made."""
@@ -576,6 +576,10 @@ def attach(mount: int, target: Path) -> None:
         os.close(mount)
 
 
+def mounted_below(directory: Path) -> list[str]:
+    return [point for point in mounts.mounted() if point.startswith(f"{directory}/")]
+
+
 def bound_loops(below: Path) -> set[int]:
     """Loop devices over what lies below this directory; others have theirs."""
     numbers = [int(name[4:]) for name in os.listdir("/sys/block") if name.startswith("loop")]
@@ -617,7 +621,7 @@ def within(seconds: int, act: Callable[[], object]) -> None:
 
 
 @contextmanager
-def writer(places: list[Path]) -> Iterator[None]:
+def writer(*places: Path) -> Iterator[None]:
     """Somebody who writes first-N to the first place, then second-N to the second, each synced, on and on."""
     child = os.fork()
     if child == 0:

@@ -61,14 +61,14 @@ def _set_size(descriptor: int, before: int, size: int, *, full: bool) -> None:
 
 
 def expand(image: str, size: int, *, full: bool) -> None:
-    """Never makes it smaller."""
+    """Never makes it smaller; `full` takes the space of all of it."""
     descriptor = os.open(image, os.O_RDWR | os.O_CLOEXEC)
     try:
         before = os.fstat(descriptor).st_size
-        if size > before:
-            if not full:
-                sizes.need(os.path.dirname(image), size - before)
-            _set_size(descriptor, before, size, full=full)
+        if size > before and not full:
+            sizes.need(os.path.dirname(image), size - before)
+        if size > before or full:
+            _set_size(descriptor, before, max(size, before), full=full)
             os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -39,7 +39,10 @@ class Layout:
             else:
                 self._publish(name)
         for name in os.listdir(self._trash):
-            self._remove(os.path.join(self._trash, name))
+            try:
+                self._remove(os.path.join(self._trash, name))
+            except OSError:
+                continue  # out of sight, and tried again by the next driver
 
     def volume(self, volume_id: str) -> str:
         return os.path.join(self._volumes, checked(volume_id))

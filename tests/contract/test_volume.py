@@ -26,6 +26,7 @@ CASES = [
     Case("loop", "", "ext4"),
     Case("loop", "xfs", "ext4"),
     Case("loop", "xfs", "xfs"),
+    Case("btrfs", "btrfs"),
 ]  # fmt: skip
 
 

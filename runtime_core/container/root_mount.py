@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 
-from runtime_core.errors import InvalidArgument
+from runtime_core.container import messages
+from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.kernel import mounts, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 
@@ -60,8 +64,14 @@ def _idmapped(root: dict[str, Any], user_namespace: int) -> int:
         opened.append(mounts.bind(above))
         mounts.idmap(opened[-1], user_namespace)
         pair = [_below(opened[-1], above, path) for path in (root["upper"], root["work"])]
+        trees = list(opened)
         opened += pair
-        return _mount_as_container_root(opened[: len(root["lower"])], pair, user_namespace)
+        try:
+            return _mount_as_container_root(trees[:-1], pair, user_namespace)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EBADF):
+                raise
+            return _mounted_by_path(trees, above, root, user_namespace)
     finally:
         for descriptor in opened:
             os.close(descriptor)
@@ -71,7 +81,7 @@ def _below(tree: int, above: str, path: str) -> int:
     return os.open(os.path.relpath(path, above), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tree)
 
 
-def _mount_as_container_root(lower: list[int], pair: list[int], user_namespace: int) -> int:
+def _mount_as_container_root(lower: Sequence[str | int], pair: Sequence[str | int], user_namespace: int) -> int:
     """overlayfs makes files of its own as who mounted it, and through idmapped layers only ids of the
     user namespace can be written: so the mounter's file-system ids are those of the container's root."""
     uid, gid = host_ids(user_namespace, 0, 0)
@@ -84,3 +94,45 @@ def _mount_as_container_root(lower: list[int], pair: list[int], user_namespace: 
         syscalls.setfsuid(before[0])
         syscalls.setfsgid(before[1])
         syscalls.prctl(syscalls.PR_SET_SECUREBITS, bits)
+
+
+def _mounted_by_path(trees: list[int], above: str, root: dict[str, Any], user_namespace: int) -> int:
+    """The same before Linux 6.13, where a layer has to be mounted where its mounter is: a child with a mount
+    namespace of its own does it, and the overlay outlives both."""
+    ours, theirs = messages.pair()
+    with ours, theirs:
+        pid, pidfd = syscalls.clone3(syscalls.CLONE_NEWNS, signal.SIGCHLD)
+        if pid == 0:
+            try:
+                lower, below = _attach_all(trees, above)
+                pair = [os.path.join(below, os.path.relpath(root[key], above)) for key in ("upper", "work")]
+                tree = _mount_as_container_root(lower, pair, user_namespace)
+                messages.send(theirs, messages.CREATED, descriptors=(tree,))
+            except Exception as error:  # noqa: BLE001  the edge of a process: the parent raises it again
+                messages.send_failure(theirs, error, "mounting an idmapped overlay")
+            os._exit(0)
+        theirs.close()
+        try:
+            kind, _payload, descriptors = messages.receive(ours)
+        finally:
+            os.close(pidfd)
+            os.waitpid(pid, 0)
+    if kind != messages.CREATED:
+        raise FailedPrecondition("the process that mounts an idmapped overlay died")
+    return descriptors[0]
+
+
+def _attach_all(trees: list[int], above: str) -> tuple[list[str], str]:
+    """Paths at which `trees` are mounted now: the lower ones, and the last. They lie on a tmpfs that covers `above`."""
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    cover = mounts.tmpfs()
+    target = os.open(above, os.O_PATH | os.O_DIRECTORY)
+    mounts.attach(cover, target)
+    places = []
+    for number, tree in enumerate(trees):
+        places.append(os.path.join(above, str(number)))
+        os.mkdir(places[-1])
+        place = os.open(places[-1], os.O_PATH | os.O_DIRECTORY)
+        mounts.attach(tree, place)
+        os.close(place)
+    return places[:-1], places[-1]

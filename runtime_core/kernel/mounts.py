@@ -40,7 +40,7 @@ def filesystem(fstype: str, options: Iterable[str] = (), attributes: int = 0, so
 
 def overlay(lower: Iterable[str | int], upper: str | int = "", work: str | int = "", attributes: int = 0) -> int:
     """An overlay of `lower`, highest layer first (kernel doc filesystems/overlayfs). A layer may be
-    an O_PATH descriptor, for instance one of a detached mount."""
+    an O_PATH descriptor, for instance one of a detached mount; before Linux 6.13 that is EINVAL or EBADF."""
     context = syscalls.fsopen("overlay")
     try:
         syscalls.fsconfig_string(context, "source", "overlay")
@@ -60,13 +60,8 @@ def overlay(lower: Iterable[str | int], upper: str | int = "", work: str | int =
 def _set_layer(context: int, key: str, layer: str | int) -> None:
     if isinstance(layer, str):
         syscalls.fsconfig_string(context, key, layer)
-        return
-    try:
+    else:
         syscalls.fsconfig_fd(context, key, layer)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF):
-            raise
-        syscalls.fsconfig_string(context, key, f"/proc/self/fd/{layer}")  # before Linux 6.13
 
 
 def _with_reason(context: int, error: OSError) -> OSError:

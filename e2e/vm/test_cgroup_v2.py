@@ -33,6 +33,14 @@ def test_what_v2_alone_has(guest: Guest) -> None:
     assert " passed" in guest.run("./run", "test", "-p", "no:cacheprovider", "e2e/vm/inside.py", seconds=300)
 
 
+@pytest.mark.parametrize(
+    "lane", ["tests/kernel/container", "tests/kernel/cri/test_daemon.py", "tests/kernel/cri/test_user_namespace.py"]
+)
+def test_containers_are_the_same_there(guest: Guest, lane: str) -> None:
+    """On an older kernel, with shared mounts as systemd makes them: what passes on this machine passes there."""
+    assert " passed" in guest.run("./run", "test", "-p", "no:cacheprovider", lane, seconds=600)
+
+
 def test_the_demo_works_whole(guest: Guest) -> None:
     """A pod with limits, its daemon killed and started again, and no cgroup left behind."""
     output = guest.run("./run", "demo", seconds=300)

@@ -37,7 +37,7 @@ class Asked:
 
 
 class DhcpServer:
-    """Gives 10.9.0.10, .11 and so on by client identifier. `asked` has what came; `lease` and `extra` go into answers."""
+    """Gives .10, .11 and so on of its own network by client identifier. `asked` has what came; `lease` and `extra` go into answers."""
 
     def __init__(self, interface: str, address: str = "10.9.0.1") -> None:
         self.address = socket.inet_aton(address)
@@ -73,7 +73,7 @@ class DhcpServer:
         if asked.kind == RELEASE:
             self.given.pop(asked.options[61], None)
             return []
-        address = self.given.setdefault(asked.options[61], socket.inet_aton(f"10.9.0.{10 + len(self.given)}"))
+        address = self.given.setdefault(asked.options[61], self.address[:3] + bytes((10 + len(self.given),)))
         return [self.reply(asked, OFFER if asked.kind == DISCOVER else ACK, address)]
 
     def reply(self, asked: Asked, kind: int, address: bytes = bytes(4), **change: Any) -> bytes:

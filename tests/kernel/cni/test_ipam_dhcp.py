@@ -17,6 +17,7 @@ import pytest
 
 from cni_plugins.ipam.conf import NotReady
 from cni_plugins.ipam.dhcp import plugin
+from runtime_core.cni.invoke import Plugins
 from runtime_core.cni.request import Request
 from runtime_core.errors import Aborted, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, TrivetError, Unavailable
 from runtime_core.kernel import netlink
@@ -450,6 +451,37 @@ def test_a_server_that_is_not_ours(node: Node) -> None:
         said = server.communicate()[1]
     assert said.count(f"sending ACK to {address.partition('/')[0]}") == 2
     node.server = DhcpServer("srv0")
+
+
+def test_a_bridge_with_addresses_by_dhcp(node: Node) -> None:
+    """As a runtime calls it: the bridge's ADD asks, the pod talks TCP with what it got, DEL leaves no lease."""
+    pod = node.directory / "bridged"
+    namespaces.pin_namespace(pod)
+    with netlink.Socket() as sock:
+        links = Links(sock)
+        links.add_bridge("cnit1")
+        bridge = links.find("cnit1")
+        assert bridge is not None
+        links.configure(bridge.index, ["10.8.0.1/24"], [])
+    server = DhcpServer("cnit1", "10.8.0.1")
+    plugins = Plugins([], {"bridge": "cni_plugins.main.bridge", "dhcp": "cni_plugins.ipam.dhcp.plugin"})
+    request = node.request(netns=str(pod), type="bridge", bridge="cnit1")
+    try:
+        result = plugins.call("bridge", "ADD", request)
+        assert [(ip["address"], ip["gateway"], ip["interface"]) for ip in result["ips"]] == [("10.8.0.10/24", "10.8.0.1", 2)]
+        request.config["prevResult"] = result
+        plugins.call("bridge", "CHECK", request)
+        with socket.create_server(("10.8.0.1", 0)) as listener:
+            with namespaces.inside(str(pod)):
+                client = socket.create_connection(listener.getsockname(), timeout=20)
+            with client, listener.accept()[0] as accepted:
+                assert accepted.getpeername()[0] == "10.8.0.10"
+        for _time in range(2):
+            plugins.call("bridge", "DEL", request)
+        assert node.records() == []
+    finally:
+        server.close()
+        namespaces.unpin_namespace(pod)
 
 
 def test_fields_of_a_frame_by_wire(node: Node) -> None:

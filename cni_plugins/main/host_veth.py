@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cni_plugins.main import ownership
-from runtime_core.errors import NotFound, from_oserror
+from cni_plugins.main.container_link import remove_inside
+from runtime_core.errors import from_oserror
 from runtime_core.kernel import netlink
 from runtime_core.network.link_messages import alias_message, veth_message
 from runtime_core.network.links import Link, Links
@@ -16,26 +17,27 @@ if TYPE_CHECKING:
 
 
 def connect(request: Request, ends: Ends, *, master: int = 0, mtu: int = 0, mac: str = "") -> tuple[Link, Link]:
-    """(the host's end, up; the container's end, still down). The host's says whose it is."""
+    """(the host's end, up; the container's end, still down). Both say whose they are."""
     name = ownership.host_name(request)
     ends.host.remove(name)  # what an ADD that was killed left behind
     ends.undo.callback(ends.host.remove, name)
+    alias = ownership.alias(request)
     pair = veth_message(name, request.interface, namespace=ends.namespace, master=master, mtu=mtu, mac=mac)
     try:
-        near = ends.host.make(name, pair, alias_message(ownership.alias(request), name=name))
+        near = ends.host.make(name, pair, alias_message(alias, name=name))
+        far = ends.inside.make(request.interface, alias_message(alias, name=request.interface))
     except OSError as error:
         raise from_oserror(error, f"making veth {name} with mtu {mtu or 'as usual'}") from error
     write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")  # CVE-2020-10749
-    far = ends.inside.find(request.interface)
-    if far is None:
-        raise NotFound(f"veth {name} vanished while it was set up")
     return near, far
 
 
 def remove(request: Request) -> None:
-    """Both ends; idempotent."""
+    """Both ends; idempotent. A pair that another plugin of this type made is found by the container's end."""
     with netlink.Socket() as sock:
-        Links(sock).remove(ownership.host_name(request))
+        was_there = Links(sock).remove(ownership.host_name(request))
+    if not was_there:
+        remove_inside(request, "veth")
 
 
 def remove_stale(request: Request) -> None:

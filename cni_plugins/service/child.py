@@ -1,4 +1,4 @@
-"""One call in a child of the service: it becomes as its caller is, and then runs what an executable runs. Cold."""
+"""One call in a child of the service: it becomes as its caller is, runs what an executable runs, and goes back. Cold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runtime_core.kernel import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
 _CHUNK = 1 << 16
 _DESCRIPTORS = 5
@@ -36,19 +36,52 @@ def reset() -> None:
     skel.answer("", {}, "", _SAMPLE, [])
 
 
-def serve(connection: _socket.socket, settings: dict[str, Any], fingerprint: code.Fingerprint) -> NoReturn:
-    """Serve the call and end the process; whoever waits at the other end sees an end of file where that fails."""
+def serve(connection: _socket.socket, settings: dict[str, Any], fingerprint: code.Fingerprint) -> bool:
+    """Serve the call; whether this process may serve another one. Who waits sees an end of file where it fails."""
+    descriptors: list[int] = []
+    before = _open_files()
+    home = _Home()
     try:
         connection.setblocking(True)
-        _serve(connection, settings, fingerprint)
+        message = _receive(connection, descriptors)
+        _serve(connection, message, descriptors, settings, fingerprint)
     except OSError as error:  # the caller has gone, or sent nonsense
         print(f"trivet-cni: {error}", file=sys.stderr, flush=True)
-    finally:
-        os._exit(0)
+        return False
+    connection.close()
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return home.is_back() and _open_files() == before - 1
 
 
-def _serve(connection: _socket.socket, settings: dict[str, Any], fingerprint: code.Fingerprint) -> None:
-    message, descriptors = _receive(connection)
+class _Home:
+    """Where the child was before the call, so that it keeps nothing of its caller's: a namespace, an error stream."""
+
+    def __init__(self) -> None:
+        self._root = os.stat("/")
+        self._mount = os.stat("/proc/self/ns/mnt")
+        self._network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._errors = os.dup(2)
+
+    def is_back(self) -> bool:
+        """False after a call with another root: what was imported there could be other code."""
+        os.dup2(self._errors, 2)
+        os.close(self._errors)
+        try:
+            _join(self._network, "/proc/self/ns/net", syscalls.CLONE_NEWNET)
+        finally:
+            os.close(self._network)
+        os.chdir("/")
+        return os.path.samestat(self._mount, os.stat("/proc/self/ns/mnt")) and os.path.samestat(self._root, os.stat("/"))
+
+
+def _open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _serve(
+    connection: _socket.socket, message: bytes, descriptors: list[int], settings: dict[str, Any], fingerprint: code.Fingerprint
+) -> None:
     if not code.is_current(fingerprint):
         os.kill(os.getppid(), signal.SIGTERM)
         return _answer(connection, NOT_SERVED, b"the code has changed")
@@ -68,10 +101,10 @@ def _serve(connection: _socket.socket, settings: dict[str, Any], fingerprint: co
     return None
 
 
-def _receive(connection: _socket.socket) -> tuple[bytes, list[int]]:
+def _receive(connection: _socket.socket, descriptors: list[int]) -> bytes:
+    """The request; what came with it is put into `descriptors`."""
     space = _socket.CMSG_SPACE(_DESCRIPTORS * 4)
     data, ancillary, _flags, _address = connection.recvmsg(_CHUNK, space, _socket.MSG_CMSG_CLOEXEC)
-    descriptors: list[int] = []
     for level, kind, rights in ancillary:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
             count = len(rights) // 4
@@ -79,7 +112,7 @@ def _receive(connection: _socket.socket) -> tuple[bytes, list[int]]:
     chunks = [data]
     while chunk := connection.recv(_CHUNK):
         chunks.append(chunk)
-    return b"".join(chunks), descriptors
+    return b"".join(chunks)
 
 
 def _is_equal(connection: _socket.socket) -> bool:
@@ -108,8 +141,6 @@ def _become(descriptors: list[int], umask: int, variables: list[bytes]) -> None:
     for variable in variables:
         name, _, value = variable.partition(b"=")
         os.environ[os.fsdecode(name)] = os.fsdecode(value)
-    for descriptor in descriptors:
-        os.close(descriptor)
 
 
 def _join(namespace: int, own: str, flag: int) -> None:

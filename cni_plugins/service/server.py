@@ -1,4 +1,4 @@
-"""The warm service: everything is imported once, and each call is served by a child of its own. Cold."""
+"""The warm service: everything is imported once, and calls are served by children that wait for them. Cold."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 #: loaded besides the plugins: what only some calls need
 _EXTRA = ("cni_plugins.skel", "runtime_core.cni.invoke")
 _BACKLOG = 1024
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 #: more at once only wait for the kernel's locks and take memory from each other
 _CHILDREN_PER_CPU = 4
 #: a chain's next plugin comes while the place of the first is filled
 _WAITING = 2
+#: so many children serve one call after the other, which spares a fork and pages of memory; each so often
+_LASTING, _CALLS = 4, 64
 
 
 def serve(settings: dict[str, Any], path: str, idle: float, on_ready: Callable[[], None] | None = None) -> bool:
@@ -34,6 +37,7 @@ def serve(settings: dict[str, Any], path: str, idle: float, on_ready: Callable[[
     if lock < 0:
         return False
     fingerprint = code.load(*_EXTRA, *settings["modules"].values(), settings["packet_filter"].partition(":")[0])
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until somebody handles it, or the socket would stay
     listener = _listen(path)
     try:
         gc.collect()
@@ -105,10 +109,10 @@ def _listen(path: str) -> _socket.socket:
 
 
 class _Loop:
-    """Keeps a few children waiting, so that no caller waits for a fork; each serves one call."""
+    """Keeps a few children waiting, so that no caller waits for a fork."""
 
     def __init__(
-        self, serve_one: Callable[[_socket.socket], NoReturn], listener: _socket.socket, lock: int, path: str, idle: float
+        self, serve_one: Callable[[_socket.socket], bool], listener: _socket.socket, lock: int, path: str, idle: float
     ) -> None:
         self._serve_one, self._listener, self._path, self._idle = serve_one, listener, path, idle
         self._lock = lock
@@ -116,7 +120,7 @@ class _Loop:
         self._working: set[int] = set()
         self._most = _CHILDREN_PER_CPU * (os.cpu_count() or 1)
         self._is_ending = False
-        #: a child that has a caller writes its pid
+        #: a child writes its pid when it has a caller, and its negative when it waits for the next
         self._told, self._tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         #: its end tells children that nobody else will come
         self._hold, self._held = os.pipe2(os.O_CLOEXEC)
@@ -126,8 +130,9 @@ class _Loop:
         waking, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _nothing)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             signal.signal(number, self._end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         try:
             self._fork_waiting()
             while not self._is_ending and self._wait(waking):
@@ -166,11 +171,18 @@ class _Loop:
         try:
             while pids := os.read(self._told, 4 * 1024):
                 for (pid,) in struct.iter_unpack("i", pids):
-                    if pid in self._waiting:
-                        self._waiting.remove(pid)
-                        self._working.add(pid)
+                    self._note(pid)
         except BlockingIOError:
             pass
+
+    def _note(self, pid: int) -> None:
+        """A positive one has a caller now, a negative one waits again; the child may have ended since."""
+        if pid in self._waiting:
+            self._waiting.remove(pid)
+            self._working.add(pid)
+        elif -pid in self._working:
+            self._working.remove(-pid)
+            self._waiting.add(-pid)
 
     def _reap(self, pid: int) -> None:
         self._waiting.discard(pid)
@@ -181,17 +193,27 @@ class _Loop:
             self._fork()
 
     def _fork(self) -> None:
+        calls = _CALLS if len(self._waiting) + len(self._working) < _LASTING else 1
         pid = os.fork()
         if pid == 0:
             child.reset()
             os.close(self._lock)  # only the service itself may keep the next one from starting
             if self._held >= 0:
                 os.close(self._held)
-            connection = self._next_caller()
-            os.write(self._tell, struct.pack("i", os.getpid()))
-            syscalls.close_all_except({0, 1, 2, connection.fileno()})
-            self._serve_one(connection)
+            self._work(calls)
         self._waiting.add(pid)
+
+    def _work(self, calls: int) -> NoReturn:
+        """In a child, which ends when the next call would find it in another state than the first one."""
+        try:
+            for _call in range(calls):
+                connection = self._next_caller()
+                os.write(self._tell, struct.pack("i", os.getpid()))
+                if not self._serve_one(connection):
+                    break
+                os.write(self._tell, struct.pack("i", -os.getpid()))
+        finally:
+            os._exit(0)
 
     def _next_caller(self) -> _socket.socket:
         """In a child: it ends when there will be none."""

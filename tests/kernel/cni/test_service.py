@@ -21,7 +21,7 @@ _PR_CAPBSET_DROP, _CAP_SYS_BOOT = 24, 22
 _ROOT = Path(__file__).parents[3]
 #: A plugin that tells where it runs, and waits or dies as its configuration says.
 _PROBE = """
-import json, os, signal
+import json, os, signal, subprocess
 def _tell(request):
     with open("/proc/self/status") as file:
         umask = next(line.split()[1] for line in file if line.startswith("Umask"))
@@ -30,7 +30,7 @@ def _tell(request):
     return {
         "parent": os.getppid(), "cwd": os.getcwd(), "umask": umask, "environment": dict(os.environ), "version": VERSION,
         "namespaces": {name: os.stat(f"/proc/self/ns/{name}").st_ino for name in names}, "root": sorted(os.listdir("/")),
-        "length": len(json.dumps(request.config)), "files": sorted(os.listdir("/proc/self/fd"), key=int),
+        "length": len(json.dumps(request.config)), "files": subprocess.check_output(["ls", "/proc/self/fd"], text=True).split(),
     }
 def _mark(request, verb):
     with open(request.config["diary"], "a") as file:
@@ -91,7 +91,13 @@ class Node:
         )  # fmt: skip
 
     def environment(self, verb: str, **more: str) -> dict[str, str]:
-        parameters = {"CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/proc/self/ns/net", "CNI_PATH": "/nowhere"}
+        parameters = {
+            "PATH": os.environ["PATH"],
+            "CNI_CONTAINERID": "c1",
+            "CNI_IFNAME": "eth0",
+            "CNI_NETNS": "/proc/self/ns/net",
+            "CNI_PATH": "/nowhere",
+        }
         return {"CNI_COMMAND": verb, **parameters, **more}
 
     def config(self, **more: Any) -> bytes:
@@ -205,10 +211,39 @@ def test_a_callers_root_is_the_plugins(node: Node, tmp_path: Path) -> None:
     assert "only-here" in facts["root"]
 
 
-def test_a_plugin_has_no_descriptor_of_the_services(node: Node) -> None:
-    """Standard ones, the connection, and the directory it is reading."""
+def test_what_a_plugin_starts_has_no_descriptor_of_the_services(node: Node) -> None:
+    """Standard ones, and the directory that it is reading."""
     node.start()
-    assert len(node.facts()["files"]) <= 5
+    assert node.facts()["files"] == ["0", "1", "2", "3"]
+
+
+def test_nothing_of_a_call_is_seen_by_the_next_one(node: Node, tmp_path: Path) -> None:
+    """Which the same process may serve: more calls than there are processes, with other surroundings each."""
+    node.start()
+    alone = node.facts(service="off")
+    (tmp_path / "here").mkdir()
+    for number in range(12):
+        changed = node.call("ADD", service=f"number {number}", cwd=tmp_path / "here", umask=0o077, preexec_fn=_elsewhere)
+        assert changed.returncode == 0
+        facts = node.facts()
+        for fact in ("cwd", "umask", "namespaces", "files", "root"):
+            assert facts[fact] == alone[fact]
+        assert facts["environment"]["TRIVET_CNI_SERVICE"] == ""
+
+
+def test_processes_serve_again(node: Node) -> None:
+    """Several calls, few processes; none of them keeps the caller's network namespace afterwards."""
+    service = node.start()
+    for _time in range(12):
+        node.facts(preexec_fn=lambda: syscalls.unshare(syscalls.CLONE_NEWNET))
+    served = {int(pid) for _verb, pid, parent in node.diary() if int(parent) == service}
+    assert len(served) < 12
+    home = os.stat(f"/proc/{service}/ns/net").st_ino
+    assert {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in served if _is_running(pid)} == {home}
+
+
+def _elsewhere() -> None:
+    syscalls.unshare(syscalls.CLONE_NEWNET)
 
 
 def test_a_large_configuration_goes_through(node: Node) -> None:

@@ -38,12 +38,24 @@ def is_gone(service: Service, volume_id: str) -> bool:
     return bool(_KUBELET_ID.fullmatch(volume_id)) and service.records.volumes.find(find.ephemeral_id(volume_id)) is None
 
 
+def finish(service: Service, volume_id: str) -> None:
+    """Delete what an error left half-made or half-deleted."""
+    record = service.records.volumes.find(find.ephemeral_id(volume_id))
+    if record is None or record.phase == "ready":
+        return
+    with service.locks.hold(record.id):
+        delete(service, record.id)
+
+
 def publish(service: Service, request: csi.NodePublishVolumeRequest, target: Target) -> None:
     path = place.checked(service.settings.kubelet_dir, request.target_path, "target_path")
     asked = _record(service, request)
     with service.locks.hold(asked.id):
         present = service.records.volumes.find(asked.id)
-        if present is None or present.phase != "ready":
+        if present is not None and present.phase != "ready":
+            delete(service, asked.id)
+            present = None
+        if present is None:
             show.check_free(service, "mount", path)
             with release.acquiring(service, asked.id, release.EPHEMERAL, asked.id):
                 _make(service, asked)

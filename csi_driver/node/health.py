@@ -38,7 +38,7 @@ def look(service: Service, record: VolumeRecord) -> list[Problem]:
 
 
 def _problems(service: Service, record: VolumeRecord) -> list[Problem]:
-    where = record.staging.path if record.staging else find.mounted_at(record)
+    where = service.node.devices.get(record.id, "") if record.access == "block" else find.mounted_at(record)
     found = list(service.backend.problems(record.volume(), where))
     places = [*record.targets, *([record.staging.path] if record.staging and record.access == "mount" else [])]
     # By the table alone: who opens a mount makes it busy for who wants to unmount it.

@@ -17,6 +17,7 @@ def unpublish_volume(service: Service, request: csi.NodeUnpublishVolumeRequest, 
     for field in ("volume_id", "target_path"):
         if not getattr(request, field):
             raise InvalidArgument(f"{field}: is missing")
+    ephemeral.finish(service, request.volume_id)
     if ephemeral.is_gone(service, request.volume_id):
         return csi.NodeUnpublishVolumeResponse()
     volume_id = find.volume(service, request.volume_id).id

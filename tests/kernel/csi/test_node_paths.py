@@ -20,10 +20,10 @@ def node(tmp_path: Path) -> Iterator[NodeHalf]:
         (tmp_path / "outside").mkdir()
         (tmp_path / "outside" / "precious").write_text("precious")
         yield node
+        node.close()
         assert (tmp_path / "outside" / "precious").read_text() == "precious"
         assert os.listdir(tmp_path / "outside") == ["precious"]
         assert [point for point in mounts.mounted() if point.startswith(str(tmp_path / "outside"))] == []
-        node.close()
 
 
 BAD = [

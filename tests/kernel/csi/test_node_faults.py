@@ -1,0 +1,394 @@
+"""trivet-csi over images killed at every step of the node's calls: data as written, nothing lost, nothing left over."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from csi_driver.api.v1 import csi_pb2 as csi
+from csi_driver.api.v1 import csi_pb2_grpc as stubs
+from runtime_core.kernel import filesystems, loop_device, mounts, syscalls
+from runtime_core.testing.tools import need
+from tests.support.csi_daemon import MIB, NODE, CsiDaemon, Mode, capability
+from tests.support.csi_node import own_mounts
+
+_ROOT = Path(__file__).parents[3]
+_POINT = re.compile(r'failpoint\.hit\("([a-z.-]+)"\)')
+#: of the node's half and of what it calls in the back end, found in the sources so that a new one is tested at once
+POINTS = sorted(
+    {
+        point
+        for folder, kinds in (
+            ("csi_driver/node", ("csi.",)),
+            ("runtime_core/volumes", ("volume.attached", "volume.detached", "volume.grow.", "volume.mount.formatted")),
+        )
+        for path in (_ROOT / folder).glob("*.py")
+        for point in _POINT.findall(path.read_text())
+        if point.startswith(kinds)
+    }
+)
+_SIZE, _DEVICE = 16 * MIB, 4 * MIB
+_CONTENT = os.urandom(MIB)
+_INLINE = "csi-" + "1" * 64
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[CsiDaemon]:
+    need("mkfs.ext4", "e2fsprogs")
+    with own_mounts():
+        daemon = CsiDaemon(tmp_path, backend="loop")
+        for name in ("staging", "pods"):
+            (daemon.kubelet / name).mkdir()
+        yield daemon
+        daemon.close()
+        mounts.unmount_below(str(daemon.kubelet))
+        left = _devices(daemon)
+        for number in left:
+            loop_device.detach(number)
+        assert left == []
+
+
+def _devices(daemon: CsiDaemon) -> list[int]:
+    """Loop devices over the driver's images."""
+    numbers = [int(name[4:]) for name in os.listdir("/sys/block") if name.startswith("loop")]
+    return [number for number in numbers if loop_device.backing_file(number).startswith(str(daemon.root))]
+
+
+class Life:
+    """Every call of the node's half for a mount, a block and an inline volume, in the kubelet's order."""
+
+    def __init__(self, daemon: CsiDaemon) -> None:
+        self.daemon = daemon
+        self.mount = self.block = ""
+        self.steps: list[Callable[[], None]] = [
+            self._create, self._stage, self._publish, self._publish_inline, self._write, self._expand, self._check,
+            self._end_pods, self._unstage, self._stage, self._publish, self._check, self._end_pods, self._unstage, self._delete,
+        ]  # fmt: skip
+
+    def run(self) -> bool:
+        """To the end, or to where the daemon died, which is where the next `run` goes on; whether it died."""
+        while self.steps:
+            try:
+                self.steps[0]()
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+                return True
+            del self.steps[0]
+        return False
+
+    @property
+    def node(self) -> Any:
+        return stubs.NodeStub(self.daemon.channel)
+
+    def volumes(self) -> list[tuple[str, csi.VolumeCapability]]:
+        both = [(self.mount, capability("mount")), (self.block, capability("block"))]
+        return [(volume, how) for volume, how in both if volume]
+
+    def staging(self, volume: str) -> str:
+        path = self.daemon.kubelet / "staging" / volume
+        path.mkdir(exist_ok=True)
+        return str(path)
+
+    def target(self, name: str) -> Path:
+        return self.daemon.kubelet / "pods" / name
+
+    def _create(self) -> None:
+        self.mount = self.daemon.create("m", _SIZE).volume_id
+        self.block = self.daemon.create("b", _DEVICE, volume_capabilities=[capability("block")]).volume_id
+        for volume, how in self.volumes():
+            self.daemon.controller.ControllerPublishVolume(
+                csi.ControllerPublishVolumeRequest(volume_id=volume, node_id=NODE, volume_capability=how)
+            )
+
+    def _stage(self) -> None:
+        for volume, how in self.volumes():
+            self.node.NodeStageVolume(
+                csi.NodeStageVolumeRequest(volume_id=volume, staging_target_path=self.staging(volume), volume_capability=how)
+            )
+
+    def _publish(self) -> None:
+        for volume, how in self.volumes():
+            self.node.NodePublishVolume(
+                csi.NodePublishVolumeRequest(
+                    volume_id=volume, staging_target_path=self.staging(volume), target_path=str(self.target(volume)),
+                    volume_capability=how,
+                )
+            )  # fmt: skip
+
+    def _publish_inline(self) -> None:
+        context = {"csi.storage.k8s.io/ephemeral": "true", "size": "16Mi"}
+        self.node.NodePublishVolume(
+            csi.NodePublishVolumeRequest(
+                volume_id=_INLINE, target_path=str(self.target("inline")), volume_capability=capability(), volume_context=context
+            )
+        )
+
+    def _write(self) -> None:
+        for path in (self.target(self.mount) / "file", self.target("inline") / "file"):
+            path.write_bytes(_CONTENT)
+        _write(self.target(self.block), _CONTENT)
+
+    def _expand(self) -> None:
+        for volume, size in ((self.mount, 2 * _SIZE), (self.block, 2 * _DEVICE)):
+            self.daemon.controller.ControllerExpandVolume(
+                csi.ControllerExpandVolumeRequest(volume_id=volume, capacity_range=csi.CapacityRange(required_bytes=size))
+            )
+            try:
+                self.node.NodeExpandVolume(
+                    csi.NodeExpandVolumeRequest(volume_id=volume, volume_path=str(self.target(volume)))
+                )  # fmt: skip
+            except grpc.RpcError as error:  # a mounted ext4 grows with CAP_SYS_RESOURCE only
+                if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                    raise
+        assert _length(self.target(self.block)) == 2 * _DEVICE
+
+    def _check(self) -> None:
+        assert (self.target(self.mount) / "file").read_bytes() == _CONTENT
+        assert _read(self.target(self.block), len(_CONTENT)) == _CONTENT
+        if len(self.steps) < 5:  # staged again since the expansion
+            found = os.statvfs(self.target(self.mount))
+            assert found.f_blocks * found.f_frsize > 1.5 * _SIZE
+
+    def _end_pods(self) -> None:
+        for volume, _how in self.volumes():
+            self.node.NodeUnpublishVolume(
+                csi.NodeUnpublishVolumeRequest(volume_id=volume, target_path=str(self.target(volume)))
+            )  # fmt: skip
+        self.node.NodeUnpublishVolume(csi.NodeUnpublishVolumeRequest(volume_id=_INLINE, target_path=str(self.target("inline"))))
+
+    def _unstage(self) -> None:
+        for volume, _how in self.volumes():
+            self.node.NodeUnstageVolume(
+                csi.NodeUnstageVolumeRequest(volume_id=volume, staging_target_path=self.staging(volume))
+            )  # fmt: skip
+
+    def _delete(self) -> None:
+        for volume, _how in self.volumes():
+            self.daemon.controller.ControllerUnpublishVolume(csi.ControllerUnpublishVolumeRequest(volume_id=volume, node_id=NODE))
+            self.daemon.controller.DeleteVolume(csi.DeleteVolumeRequest(volume_id=volume))
+
+    def give_up(self) -> None:
+        """The pods are deleted instead."""
+        self.steps = [self._end_pods, self._unstage, self._delete]
+        assert not self.run()
+
+
+def _write(device: Path, content: bytes) -> None:
+    with device.open("r+b", buffering=0) as file:
+        file.write(content)
+        os.fsync(file.fileno())
+
+
+def _read(device: Path, length: int) -> bytes:
+    with device.open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), length, 0)
+
+
+def _length(device: Path) -> int:
+    assert stat.S_ISBLK(device.stat().st_mode)
+    with device.open("rb", buffering=0) as file:
+        return os.lseek(file.fileno(), 0, os.SEEK_END)
+
+
+def _left(daemon: CsiDaemon) -> list[str]:
+    found = [f"mount {point}" for point in mounts.mounted() if point.startswith(str(daemon.kubelet))]
+    found += [f"loop{number}" for number in _devices(daemon)]
+    found += [f"target {name}" for name in os.listdir(daemon.kubelet / "pods")]
+    return found + [f"image {name}" for name in os.listdir(daemon.root / "loop" / "volumes")]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_any_step_every_call_is_repeated_and_succeeds(point: str, daemon: CsiDaemon) -> None:
+    """Whoever passes the point dies there; the kubelet repeats its call to the next daemon, and goes on to the end."""
+    life = Life(daemon)
+    daemon.start(failpoints=f"{point}=kill")
+    assert life.run(), f"nothing passes {point}"
+    daemon.wait()
+    daemon.start()
+    assert not life.run()
+    assert _left(daemon) == []
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_any_step_the_pods_can_be_deleted_instead(point: str, daemon: CsiDaemon) -> None:
+    """The kubelet takes everything away without having repeated what failed."""
+    life = Life(daemon)
+    daemon.start(failpoints=f"{point}=kill")
+    assert life.run(), f"nothing passes {point}"
+    daemon.wait()
+    daemon.start()
+    if not life.block:
+        life._create()
+    life.give_up()
+    assert _left(daemon) == []
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if not point.startswith("csi.release")])
+def test_an_error_at_any_step_leaves_nothing_half_done(point: str, daemon: CsiDaemon) -> None:
+    """The call fails; the same daemon serves its repetition."""
+    life = Life(daemon)
+    daemon.start(failpoints=f"{point}=error")
+    with pytest.raises(grpc.RpcError) as failed:
+        life.run()
+    assert failed.value.details() == f"failpoint {point}"
+    assert not life.run()
+    assert _left(daemon) == []
+
+
+def _reboot(daemon: CsiDaemon) -> None:
+    """The disk is kept; mounts and loop devices are not."""
+    daemon.kill()
+    mounts.unmount_below(str(daemon.kubelet))
+    for number in _devices(daemon):
+        loop_device.detach(number)
+    daemon.start()
+
+
+def test_after_a_reboot_the_data_is_there(daemon: CsiDaemon) -> None:
+    """Mount, block and inline volumes, staged and published by repeated calls, or taken away."""
+    life = Life(daemon)
+    daemon.start()
+    for step in (life._create, life._stage, life._publish, life._publish_inline, life._write):
+        step()
+    for path in (life.target(life.mount), life.target("inline")):
+        _sync(path)
+    _reboot(daemon)
+    for step in (life._stage, life._publish, life._publish_inline, life._check):
+        step()
+    assert (life.target("inline") / "file").read_bytes() == _CONTENT
+    _reboot(daemon)
+    life.give_up()
+    assert _left(daemon) == []
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    syscalls.syncfs(descriptor)
+    os.close(descriptor)
+
+
+def test_a_frozen_volume_holds_nobody(daemon: CsiDaemon) -> None:
+    """Its writers wait; stats of it and of others are answered, others are staged, published and taken away."""
+    life = Life(daemon)
+    daemon.start()
+    for step in (life._create, life._stage, life._publish):
+        step()
+    root = os.open(life.target(life.mount), os.O_RDONLY)
+    filesystems.freeze(root)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            writer = pool.submit((life.target(life.mount) / "file").write_bytes, b"x")
+            answer = life.node.NodeGetVolumeStats(
+                csi.NodeGetVolumeStatsRequest(volume_id=life.mount, volume_path=str(life.target(life.mount))), timeout=20
+            )
+            assert len(answer.usage) == 2
+            life._publish_inline()
+            life.node.NodeUnpublishVolume(
+                csi.NodeUnpublishVolumeRequest(volume_id=_INLINE, target_path=str(life.target("inline"))), timeout=20
+            )
+            assert not writer.done()
+            filesystems.thaw(root)
+            assert writer.result(20) == 1
+    finally:
+        filesystems.thaw(root)
+        os.close(root)
+    life.give_up()
+    assert _left(daemon) == []
+
+
+def test_two_calls_for_one_volume_at_once(daemon: CsiDaemon) -> None:
+    """One is served, the others are told ABORTED; those for other volumes are served."""
+    life = Life(daemon)
+    daemon.start(failpoints="csi.stage.made=delay:1000")
+    life._create()
+    request = csi.NodeStageVolumeRequest(
+        volume_id=life.mount, staging_target_path=life.staging(life.mount), volume_capability=capability()
+    )
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(lambda: life.node.NodeStageVolume(request)) for _number in range(4)]
+        errors = [call.exception() for call in calls]
+    codes = [error.code() for error in errors if isinstance(error, grpc.RpcError)]
+    assert codes == [grpc.StatusCode.ABORTED] * 3
+    assert mounts.mounted().count(life.staging(life.mount)) == 1
+    life.give_up()
+    assert _left(daemon) == []
+
+
+def test_a_full_volume_is_full_at_its_size(daemon: CsiDaemon) -> None:
+    """ENOSPC within, and the disk below holds no more than the size; the volume is emptied and goes on."""
+    life = Life(daemon)
+    daemon.start()
+    for step in (life._create, life._stage, life._publish):
+        step()
+    path = life.target(life.mount) / "file"
+    with pytest.raises(OSError, match="No space left"), path.open("wb", buffering=0) as file:
+        for _number in range(2 * _SIZE // MIB):
+            file.write(_CONTENT)
+    image = daemon.root / "loop" / "volumes" / life.mount / "image"
+    assert 0.8 * _SIZE < path.stat().st_size <= image.stat().st_size == _SIZE
+    path.unlink()
+    path.write_bytes(_CONTENT)
+    life.give_up()
+    assert _left(daemon) == []
+
+
+def test_an_image_that_is_torn_or_gone_is_told_and_holds_nobody(daemon: CsiDaemon) -> None:
+    """Staging says what is wrong, health too; the other volume lives; the torn one can be deleted."""
+    life = Life(daemon)
+    daemon.start()
+    for step in (life._create, life._stage, life._unstage):
+        step()
+    image = daemon.root / "loop" / "volumes" / life.mount / "image"
+    with image.open("r+b") as file:
+        file.write(b"\xff" * (2 * MIB))
+    with pytest.raises(grpc.RpcError) as torn:
+        life._stage()
+    assert torn.value.code() in (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.FAILED_PRECONDITION)
+    image.unlink()
+    (entry,) = life.node.NodeGetVolumeHealth(
+        csi.NodeGetVolumeHealthRequest(volume_id=life.mount)
+    ).volume_health.health_statuses  # fmt: skip
+    assert entry.reason == "ImageMissing"
+    torn_one, life.mount = life.mount, ""
+    for step in (life._stage, life._publish):
+        step()
+    life.mount = torn_one
+    life.give_up()
+    assert _left(daemon) == []
+
+
+def test_block_volumes_for_reading_refuse_writes(daemon: CsiDaemon) -> None:
+    """Beside one that takes them, over the same image; the device is writable again for its next user."""
+    life = Life(daemon)
+    daemon.start()
+    life._create()
+    how = capability("block", Mode.MULTI_NODE_MULTI_WRITER)
+    staging = life.staging(life.block)
+    life.node.NodeStageVolume(
+        csi.NodeStageVolumeRequest(volume_id=life.block, staging_target_path=staging, volume_capability=how)
+    )  # fmt: skip
+    for name, read_only in (("reader", True), ("writer", False)):
+        life.node.NodePublishVolume(
+            csi.NodePublishVolumeRequest(
+                volume_id=life.block, staging_target_path=staging, target_path=str(life.target(name)), volume_capability=how,
+                readonly=read_only,
+            )
+        )  # fmt: skip
+    with pytest.raises(OSError):
+        _write(life.target("reader"), b"x")
+    _write(life.target("writer"), _CONTENT)
+    for name in ("reader", "writer"):
+        life.node.NodeUnpublishVolume(
+            csi.NodeUnpublishVolumeRequest(volume_id=life.block, target_path=str(life.target(name)))
+        )  # fmt: skip
+    life.give_up()
+    assert _left(daemon) == []

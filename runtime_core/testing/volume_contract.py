@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime_core.errors import InvalidArgument, NotFound, OutOfRange, ResourceExhausted, Unavailable
+from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, OutOfRange, ResourceExhausted, Unavailable
 from runtime_core.interfaces.volume import Access, Extent, Source, Volume, VolumeBackend
 from runtime_core.kernel import failpoint, loop_device, mounts, syscalls
 
@@ -117,6 +117,11 @@ class VolumeContract:
         return {}
 
     @pytest.fixture
+    def limited(self) -> bool:
+        """Whether volumes with these parameters have the limit that their size is."""
+        return True
+
+    @pytest.fixture
     def world(
         self, make_backend: Callable[[], VolumeBackend], tmp_path: Path, fs_type: str, parameters: dict[str, str]
     ) -> Iterator[World]:
@@ -170,7 +175,7 @@ class VolumeContract:
             "parameter": ("parameters.colour", replace(volume, parameters={"colour": "blue"})),
             "value": ("parameters", replace(volume, parameters=dict.fromkeys(world.backend.features().parameters or {"x"}, "?"))),
             "fs_type": ("fs_type", replace(volume, fs_type="vfat")),
-            "block fs_type": ("access|fs_type", replace(volume, access="block", fs_type="ext4")),
+            "block fs_type": ("access|fs_type", replace(volume, access="block")),
         }[field]
         for call in (world.backend.check, lambda volume: world.backend.create(volume, None)):
             with pytest.raises(InvalidArgument, match=name):
@@ -229,8 +234,10 @@ class VolumeContract:
 
     # ---- the size is the limit
 
-    def test_a_mounted_volume_holds_its_size_and_not_more(self, world: World) -> None:
-        """Writing ends with no space: not before what statfs(2) promised, and not past the size."""
+    def test_a_mounted_volume_holds_its_size_and_not_more(self, world: World, limited: bool) -> None:
+        """Writing ends with no space: not before what its usage promised, and not past the size."""
+        if not limited:
+            pytest.skip("these parameters ask for volumes without a limit")
         volume = world.made("v")
         with world.open(volume) as place:
             usage = world.backend.usage(volume, str(place))
@@ -270,6 +277,30 @@ class VolumeContract:
         with world.open(larger) as place:
             assert world.backend.usage(larger, str(place)).total > 1.5 * volume.size
             assert world.read(place, len(content)) == content
+
+    def test_expansion_in_use(self, world: World, access: Access) -> None:
+        """Seen at once; or refused as FailedPrecondition, told as a problem, and there after the next mount."""
+        if world.backend.features().expansion != "online":
+            pytest.skip("this back end does not announce online expansion")
+        volume = world.made("v", access)
+        larger = replace(volume, size=2 * volume.size)
+        with world.open(volume) as place:
+            world.write(place, b"before")
+            needs_growth = world.backend.expand(larger)
+            try:
+                for _time in range(2 if needs_growth else 0):
+                    world.backend.grow(larger, "" if access == "block" else str(place))
+            except FailedPrecondition:
+                assert "ExpansionPending" in [one.reason for one in world.backend.problems(larger, str(place))]
+            else:
+                assert world.backend.usage(larger, str(place)).total > 1.5 * volume.size
+                assert world.backend.problems(larger, str(place)) == []
+            if access == "block":
+                write_blocks(place, {larger.size - 4096: b"y" * 4096})
+        with world.open(larger) as place:
+            assert world.read(place, 6) == b"before"
+            assert world.backend.usage(larger, str(place)).total > 1.5 * volume.size
+            assert world.backend.problems(larger, str(place)) == []
 
     # ---- the node's half
 

@@ -20,6 +20,10 @@ class Case:
     #: file system that the directory lies on, "" for that of the temporary directory
     below: str
     fs_type: str = ""
+    parameters: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return "-".join(filter(None, (self.backend, self.below, self.fs_type, *(value for _key, value in self.parameters))))
 
 
 CASES = [
@@ -27,6 +31,10 @@ CASES = [
     Case("loop", "xfs", "ext4"),
     Case("loop", "xfs", "xfs"),
     Case("btrfs", "btrfs"),
+    Case("directory", "ext4-quota"),
+    Case("directory", "xfs-quota"),
+    Case("directory", "", parameters=(("enforcement", "none"),)),
+    Case("directory", "xfs", parameters=(("enforcement", "none"),)),
 ]  # fmt: skip
 
 
@@ -35,7 +43,7 @@ def test_every_back_end_has_a_case() -> None:
     assert {case.backend for case in CASES} >= {driver.name for driver in installed("volume")}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(filter(None, (case.backend, case.below, case.fs_type))))
+@pytest.mark.parametrize("case", CASES, ids=str)
 class TestVolumes(VolumeContract):
     @pytest.fixture
     def directory(self, case: Case, tmp_path: Path) -> Iterator[Path]:
@@ -49,3 +57,11 @@ class TestVolumes(VolumeContract):
     @pytest.fixture
     def fs_type(self, case: Case) -> str:
         return case.fs_type
+
+    @pytest.fixture
+    def parameters(self, case: Case) -> dict[str, str]:
+        return dict(case.parameters)
+
+    @pytest.fixture
+    def limited(self, case: Case) -> bool:
+        return ("enforcement", "none") not in case.parameters

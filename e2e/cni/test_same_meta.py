@@ -65,7 +65,7 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for name in _REFERENCE:
         (theirs / name).symlink_to(build(name))
     ours = tmp_path_factory.mktemp("ours")
-    command = [sys.executable, "-m", "cni_plugins", "install", "--bin-dir", str(ours)]
+    command = [sys.executable, "-m", "cni_plugins", "install", "--bin-dir", str(ours), "--no-service"]
     subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
     return theirs, ours
 

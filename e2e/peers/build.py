@@ -10,6 +10,9 @@ _HERE = Path(__file__).parent
 #: program → (module directory, package, build tags)
 _PACKAGES = {
     "kubelet": ("kubelet", "k8s.io/kubernetes/cmd/kubelet", ""),
+    "kube-apiserver": ("kubelet", "k8s.io/kubernetes/cmd/kube-apiserver", ""),
+    "kube-controller-manager": ("kubelet", "k8s.io/kubernetes/cmd/kube-controller-manager", ""),
+    "etcd": ("etcd", "go.etcd.io/etcd/server/v3", ""),
     "registry": ("registry", "github.com/distribution/distribution/v3/cmd/registry", ""),
     "containerd": ("containerd", "github.com/containerd/containerd/v2/cmd/containerd", ""),
     "containerd-shim-runc-v2": ("containerd", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", ""),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import struct
@@ -11,97 +10,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cni_plugins.ipam.conf import NotReady
 from cni_plugins.ipam.dhcp import plugin
 from runtime_core.cni.invoke import Plugins
-from runtime_core.cni.request import Request
-from runtime_core.errors import Aborted, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, TrivetError, Unavailable
+from runtime_core.errors import FailedPrecondition, NotFound
 from runtime_core.kernel import netlink
 from runtime_core.network.links import Links
-from runtime_core.network.namespace import open_namespace
 from runtime_core.testing import namespaces
 from runtime_core.testing.tools import need
-from tests.support.dhcp_server import ACK, DISCOVER, NAK, OFFER, RELEASE, REQUEST, Asked, DhcpServer
-
-_ROOT = Path(__file__).parents[3]
-_DAEMON = "import sys; sys.path.insert(0, sys.argv[1]); from cni_plugins.ipam.dhcp.plugin import command_line; sys.exit(command_line(sys.argv[2:]))"
-
-
-class Node:
-    """A node with the server's end of a veth, a pod with the other, and a daemon."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.pod = directory, directory / "pod"
-        self.socket = directory / "dhcp.sock"
-        namespaces.pin_namespace(self.pod)
-        descriptor = open_namespace(str(self.pod))
-        with netlink.Socket() as sock:
-            links = Links(sock)
-            links.add_veth("srv0", "eth0", namespace=descriptor)
-            link = links.find("srv0")
-            assert link is not None
-            links.configure(link.index, ["10.9.0.1/24"], [])
-        os.close(descriptor)
-        self.server = DhcpServer("srv0")
-        self.start()
-
-    def start(self, *flags: str) -> None:
-        flags = ("-socketpath", str(self.socket), "-timeout", "300ms", "-resendtimeout=4s", *flags)
-        self.daemon = subprocess.Popen(
-            [sys.executable, "-IS", "-c", _DAEMON, str(_ROOT), "daemon", *flags], stderr=subprocess.PIPE, text=True
-        )
-        self.wait_for("listens on")
-
-    def wait_for(self, text: str) -> str:
-        """The daemon's next line with this text."""
-        assert self.daemon.stderr is not None
-        while text not in (line := self.daemon.stderr.readline()):
-            assert line, "the daemon has ended"
-        return line
-
-    def stop(self, number: int = signal.SIGTERM) -> str:
-        """What it said."""
-        self.daemon.send_signal(number)
-        return self.daemon.communicate(timeout=20)[1]
-
-    def close(self) -> None:
-        if self.daemon.returncode is None:
-            self.stop()
-        self.server.close()
-        namespaces.unpin_namespace(self.pod)
-
-    def request(self, ipam: dict[str, Any] | None = None, container: str = "c1", **more: Any) -> Request:
-        args, previous = more.pop("env", {}), more.pop("previous", None)
-        interface, netns = more.pop("interface", "eth0"), more.pop("netns", str(self.pod))
-        config = {
-            "cniVersion": "1.1.0", "name": "net", "ipam": {"type": "dhcp", "daemonSocketPath": str(self.socket), **(ipam or {})},
-            **more,
-        }  # fmt: skip
-        return Request(
-            config=config, container_id=container, interface=interface, netns=netns, args=args, previous=previous,
-        )  # fmt: skip
-
-    def add(self, ipam: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-        """ADD, and what the plugin that delegates to us does then."""
-        found = plugin.add(self.request(ipam, **more))
-        with namespaces.inside(str(self.pod)) as links:
-            link = links.find("eth0")
-            assert link is not None
-            links.configure(link.index, [found["ips"][0]["address"]], [])
-        return found
-
-    def is_up(self) -> bool:
-        with namespaces.inside(str(self.pod)) as links:
-            link = links.find("eth0")
-            assert link is not None
-            return link.is_up
-
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(path.read_text()) for path in Path(f"{self.socket}.leases").glob("*.json")]
+from tests.kernel.cni.ipam_dhcp_node import DAEMON, ROOT, Node
+from tests.support.dhcp_server import ACK, DISCOVER, NAK, RELEASE, REQUEST, DhcpServer
 
 
 @pytest.fixture
@@ -278,132 +199,6 @@ def test_each_attachment_has_a_lease_of_its_own(node: Node) -> None:
     assert node.server.next(RELEASE).options[61] == b"\0c1/net/eth0"
 
 
-def test_nobody_answers(node: Node) -> None:
-    """It is asked several times, later and later, then the plugin is told; nothing is left."""
-    node.server.answers = lambda asked: []
-    with pytest.raises(DeadlineExceeded, match="no DHCP server answered on eth0 within 4 s"):
-        plugin.add(node.request())
-    transactions = [node.server.next(DISCOVER).transaction for _time in range(4)]
-    assert len(set(transactions)) == 1
-    assert node.records() == []
-    node.server.answers = node.server.usual
-    assert plugin.add(node.request())["ips"][0]["address"] == "10.9.0.10/24"
-
-
-def test_a_refused_request_begins_anew(node: Node) -> None:
-    """As when the server had given the address to another in between."""
-    refused: list[Asked] = []
-
-    def once(asked: Asked) -> list[bytes]:
-        if asked.kind == REQUEST and not refused:
-            refused.append(asked)
-            return [node.server.reply(asked, NAK)]
-        return node.server.usual(asked)
-
-    node.server.answers = once
-    assert plugin.add(node.request())["ips"][0]["address"] == "10.9.0.10/24"
-    first, second = node.server.next(DISCOVER), node.server.next(DISCOVER)
-    assert first.transaction != second.transaction
-
-
-_OTHER = b"\x0a\x09\x00\x63"
-_HOSTILE: dict[str, dict[str, Any]] = {
-    "another transaction": {"transaction": 1},
-    "another client": {"mac": b"\x02\0\0\0\0\x01"},
-    "a request": {"op": 1},
-    "no cookie": {"cookie": b"abcd"},
-    "no server": {"options": {54: None}},
-    "half a server": {"options": {54: b"\x0a"}},
-    "no type": {"options": {53: None}},
-    "an option cut off": {"end": b"\x0c\xff\x00"},
-    "overload of nonsense": {"options": {52: b"\x09"}},
-}
-
-
-@pytest.mark.parametrize("change", _HOSTILE.values(), ids=_HOSTILE)
-def test_hostile_answers_are_ignored(node: Node, change: dict[str, Any]) -> None:
-    """One comes before each right answer, with an address that must not be taken."""
-    node.server.answers = lambda asked: [
-        node.server.reply(asked, OFFER if asked.kind == DISCOVER else ACK, _OTHER, **change),
-        node.server.reply(asked, NAK, **change), b"", b"\xff" * 10, *node.server.usual(asked),
-    ]  # fmt: skip
-    assert plugin.add(node.request())["ips"][0]["address"] == "10.9.0.10/24"
-
-
-@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"])
-def test_offers_of_what_is_no_hosts_address_are_ignored(node: Node, address: str) -> None:
-    """The right one, which comes later, is taken."""
-    node.server.answers = lambda asked: [
-        *([node.server.reply(asked, OFFER, socket.inet_aton(address))] if asked.kind == DISCOVER else []), *node.server.usual(asked),
-    ]  # fmt: skip
-    assert plugin.add(node.request())["ips"][0]["address"] == "10.9.0.10/24"
-
-
-@pytest.mark.parametrize(
-    ("extra", "message"),
-    [
-        ({1: None}, "no subnet mask"),
-        ({1: b"\xff\x00\xff\x00"}, "has holes"),
-        ({121: b"\x21\x0a\x00\x00\x00\x00\x0a\x09\x00\x01"}, "classless routes"),
-        ({121: b"\x18\x0a"}, "classless routes"),
-    ],
-)
-def test_an_answer_of_no_use_is_given_back(node: Node, extra: dict[int, Any], message: str) -> None:
-    """The plugin is told why, and the server has its address again."""
-    node.server.extra |= extra
-    with pytest.raises(FailedPrecondition, match=message):
-        plugin.add(node.request())
-    assert node.server.next(RELEASE).client_address == socket.inet_aton("10.9.0.10")
-    assert node.records() == []
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"interface": "eth7"}, NotFound, "the container has no interface eth7"),
-        ({"netns": "/nowhere"}, NotFound, "CNI_NETNS: '/nowhere'"),
-        ({"ipam": {"provide": [{"option": "300", "value": "x"}]}}, InvalidArgument, r"ipam.provide\[0\].option"),
-        ({"ipam": {"request": {}}}, InvalidArgument, "ipam.request"),
-        ({"ipam": {"priority": -1}}, InvalidArgument, "ipam.priority"),
-        ({"ipam": {"daemonSocketPath": 5}}, InvalidArgument, "ipam.daemonSocketPath"),
-        ({"ipam": {"daemonSocketPath": "/nowhere"}}, Unavailable, "no DHCP daemon listens on /nowhere"),
-    ],
-)
-def test_refusals(node: Node, change: dict[str, Any], error: type[TrivetError], message: str) -> None:
-    """By the field, and nothing is asked of a server."""
-    with pytest.raises(error, match=message):
-        plugin.add(node.request(**change))
-    assert node.server.asked.empty()
-
-
-def test_a_killed_plugin_leaves_no_lease(node: Node) -> None:
-    """Its connection ends, and so does the daemon's asking; a second ADD meanwhile is told to come later."""
-    node.server.answers = lambda asked: []
-    with socket.socket(socket.AF_UNIX) as killed:
-        killed.connect(str(node.socket))
-        request = {
-            "verb": "ADD", "network": "net", "container_id": "c1", "interface": "eth0", "netns": str(node.pod), "ipam": {}, "args": {},
-        }  # fmt: skip
-        killed.sendall(json.dumps(request).encode() + b"\n")
-        node.server.next(DISCOVER)
-        with pytest.raises(Aborted, match="is being asked for already"):
-            plugin.add(node.request())
-    node.server.answers = node.server.usual
-    assert plugin.add(node.request())["ips"][0]["address"] == "10.9.0.10/24"
-
-
-@pytest.mark.parametrize("line", [b"x\n", b"[]\n", b"{}\n", b'{"verb": 5}\n', b"[" * 100000 + b"\n", b"\xff\n"])
-def test_nonsense_on_the_socket(node: Node, line: bytes) -> None:
-    """It is answered, and the daemon goes on."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(node.socket))
-        sock.sendall(line)
-        with sock.makefile() as file:
-            assert json.loads(file.readline())["error"] == "InvalidArgument"
-    plugin.status(node.request())
-    assert oct(node.socket.stat().st_mode & 0o777) == "0o600"
-
-
 def test_without_a_daemon(node: Node) -> None:
     """STATUS says so with code 50; DEL and GC succeed; the daemon took its files away, but for the leases."""
     pidfile = node.directory / "pid"
@@ -411,7 +206,7 @@ def test_without_a_daemon(node: Node) -> None:
     node.start("-pidfile", str(pidfile), "-broadcast")
     assert int(pidfile.read_text()) == node.daemon.pid
     second = subprocess.run(
-        [sys.executable, "-IS", "-c", _DAEMON, str(_ROOT), "daemon", "-socketpath", str(node.socket)],
+        [sys.executable, "-IS", "-c", DAEMON, str(ROOT), "daemon", "-socketpath", str(node.socket)],
         stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     assert (second.returncode, "listens on" in second.stderr) == (1, True)
@@ -425,6 +220,26 @@ def test_without_a_daemon(node: Node) -> None:
     assert caught.value.code == 50
     plugin.delete(node.request())
     plugin.gc(node.request(**{"cni.dev/valid-attachments": []}))
+
+
+def test_a_socket_that_the_init_system_passes(node: Node) -> None:
+    """By sd_listen_fds(3): it is served, and left where it is."""
+    path = node.directory / "passed.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        script = f"import os; os.dup2({listener.fileno()}, 3); os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); {DAEMON}"
+        daemon = subprocess.Popen(
+            [sys.executable, "-IS", "-c", script, str(ROOT), "daemon", "-socketpath", str(node.directory / "none")],
+            stderr=subprocess.PIPE, pass_fds=[listener.fileno()],
+        )  # fmt: skip
+    try:
+        plugin.status(node.request({"daemonSocketPath": str(path)}))
+    finally:
+        daemon.terminate()
+        daemon.communicate()
+    assert daemon.returncode == 0
+    assert path.exists()
 
 
 def test_a_server_that_is_not_ours(node: Node) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from contextlib import ExitStack
 
 from csi_driver import overview
@@ -37,9 +36,10 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; what is mounted stays."""
-        ended = threading.Event()
+        # Not threading.Event: a handler that runs while wait() is being entered would wait for the lock that it holds.
+        ended = os.eventfd(0, os.EFD_CLOEXEC)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: ended.set())
+            signal.signal(number, lambda _number, _frame: os.eventfd_write(ended, 1))
         path = listen.socket_path(self._settings.endpoint, "--endpoint")
         self._make_root()
         with ExitStack() as closing:
@@ -57,7 +57,7 @@ class Daemon:
             closing.callback(lambda: server.stop(_DRAIN_SECONDS).wait())
             self._announce(service, closing)
             print(f"trivet-csi is ready on {path}", flush=True)
-            ended.wait()
+            os.eventfd_read(ended)
 
     def _announce(self, service: Service, closing: ExitStack) -> None:
         if self._settings.health_port:

@@ -79,12 +79,15 @@ class CsiDaemon:
         self._end()
 
     def stop(self) -> int:
-        assert self._process is not None
-        self._process.terminate()
+        self.terminate()
         return self._end()
 
+    def terminate(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+
     def wait(self) -> int:
-        """Of a daemon that a failpoint kills."""
+        """Of a daemon that ends by itself."""
         return self._end()
 
     def log(self) -> str:

@@ -175,7 +175,9 @@ def filters(sock: netlink.Socket, index: int, parent: int) -> list[dict[int, byt
     """Options of the filters at one qdisc of a link; [] when there is no such qdisc."""
     try:
         payloads = sock.dump(Message(_GETFILTER, _HEADER.pack(0, index, 0, parent, 0)))
-    except OSError:
+    except OSError as error:
+        if error.errno not in _MISSING:
+            raise
         return []
     return [_options(payload) for payload in payloads]
 

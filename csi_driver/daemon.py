@@ -57,7 +57,7 @@ class Daemon:
             closing.callback(lambda: server.stop(_DRAIN_SECONDS).wait())
             self._announce(service, closing)
             print(f"trivet-csi is ready on {path}", flush=True)
-            os.eventfd_read(ended)
+            os.read(ended, 8)  # eventfd_read would not go on after the signal
 
     def _announce(self, service: Service, closing: ExitStack) -> None:
         if self._settings.health_port:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,26 @@ def test_gc_and_status_need_nothing(pod: Pod) -> None:
     sbr.gc(pod.request(**{"cni.dev/valid-attachments": []}))
     sbr.status(pod.request())
     sbr.check(pod.request(previous))
+
+
+def test_interfaces_that_come_at_once_get_tables_of_their_own(pod: Pod) -> None:
+    """Eight, each by its own thread: who looks for a free table looks alone."""
+    namespace = open_namespace(str(pod.path))
+    requests = []
+    with netlink.Socket() as sock:
+        for number in range(8):
+            Links(sock).make(f"port{number}", veth_message(f"port{number}", f"net{number}", namespace=namespace))
+    with pod.inside() as links:
+        for number in range(8):
+            far = links.find(f"net{number}")
+            assert far is not None
+            links.configure(far.index, [f"10.20.{number}.2/24"], [])
+            ips = [{"address": f"10.20.{number}.2/24", "gateway": f"10.20.{number}.1"}]
+            request = pod.request({"interfaces": [], "ips": ips, "routes": [], "dns": {}})
+            request.interface = f"net{number}"
+            requests.append(request)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(sbr.add, requests))
+    assert sorted(_rules(pod).values()) == list(range(100, 108))
+    for request in requests:
+        sbr.check(request)

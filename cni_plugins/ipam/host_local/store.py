@@ -218,6 +218,6 @@ def _told(error: sqlite3.Error, path: str) -> TrivetError:
         return DataLoss(f"{path} is damaged ({error}): move it away once no container of the network runs")
     if code == sqlite3.SQLITE_FULL:
         return ResourceExhausted(f"{path}: {error}")
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return from_oserror(PermissionError(errno.EACCES, str(error)), path)
     return Unavailable(f"{path}: {error}")

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,20 @@ def test_without_a_daemon(node: Node) -> None:
     assert caught.value.code == 50
     plugin.delete(node.request())
     plugin.gc(node.request(**{"cni.dev/valid-attachments": []}))
+
+
+def test_fifty_at_once(node: Node) -> None:
+    """On one link, with one hardware address: each answer finds its question, and every lease is kept."""
+
+    def add(number: int) -> str:
+        return str(plugin.add(node.request(container=f"c{number}"))["ips"][0]["address"])
+
+    with ThreadPoolExecutor(50) as threads:
+        addresses = list(threads.map(add, range(50)))
+        assert len(set(addresses)) == len(node.records()) == 50
+        list(threads.map(lambda number: plugin.delete(node.request(container=f"c{number}")), range(50)))
+    assert {node.server.next(RELEASE).options[61] for _time in range(50)} == {f"\0c{n}/net/eth0".encode() for n in range(50)}
+    assert node.records() == []
 
 
 def test_a_socket_that_the_init_system_passes(node: Node) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cni_plugins import skel
 from cni_plugins.ipam.dhcp import plugin
 from runtime_core.errors import Aborted, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, TrivetError, Unavailable
 from runtime_core.testing import namespaces
@@ -149,3 +150,20 @@ def test_nonsense_on_the_socket(node: Node, line: bytes) -> None:
             assert json.loads(file.readline())["error"] == "InvalidArgument"
     plugin.status(node.request())
     assert oct(node.socket.stat().st_mode & 0o777) == "0o600"
+
+
+def test_a_configuration_without_a_version(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the oldest there is: the answer has that shape."""
+    for key, value in {
+        "COMMAND": "ADD",
+        "CONTAINERID": "c1",
+        "IFNAME": "eth0",
+        "NETNS": str(node.pod),
+        "PATH": "/x",
+        "ARGS": "",
+    }.items():
+        monkeypatch.setenv(f"CNI_{key}", value)
+    config = {"name": "net", "ipam": {"type": "dhcp", "daemonSocketPath": str(node.socket)}}
+    status, output = skel.answer("dhcp", {"dhcp": "cni_plugins.ipam.dhcp.plugin"}, "", json.dumps(config).encode(), [])
+    route = {"dst": "0.0.0.0/0", "gw": "10.9.0.1"}
+    assert (status, json.loads(output)["ip4"]) == (0, {"ip": "10.9.0.10/24", "gateway": "10.9.0.1", "routes": [route]})

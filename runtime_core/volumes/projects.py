@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from runtime_core.errors import ResourceExhausted
 from runtime_core.kernel import project_quota
@@ -16,57 +19,74 @@ _FILE_SYSTEMS = ("ext4", "xfs")
 
 class Projects:
     def __init__(self, directory: str) -> None:
-        self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root = directory
         self._lock = threading.Lock()
         self._taken: set[int] = set()
-        self.fs_type, self.enforced = _file_system(self._root)
+        with _opened(directory) as root:
+            self.fs_type, self.enforced = _file_system(root)
 
     def assign(self, directory: str, size: int) -> None:
         """Let what will be in the empty `directory` have at most `size` bytes."""
-        project = self._take()
-        project_quota.limit(self._root, project, size)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+        with _opened(directory) as descriptor:
+            project = self._take(descriptor)
+            project_quota.limit(descriptor, project, size)
             project_quota.assign(descriptor, project)
-        finally:
-            os.close(descriptor)
 
-    def _take(self) -> int:
+    def _take(self, descriptor: int) -> int:
         """One that no inode counts for: the directory of every volume counts for its own."""
         with self._lock:
             for project in range(_FIRST, _LAST):
-                if project not in self._taken and project_quota.usage(self._root, project)[2] == 0:
+                if project not in self._taken and project_quota.usage(descriptor, project)[2] == 0:
                     self._taken.add(project)
                     return project
         raise ResourceExhausted("all project numbers of this driver are in use")
 
     def limit(self, directory: str, size: int) -> None:
-        project = self.of(directory)
-        if project:
-            project_quota.limit(self._root, project, size)
+        with _opened(directory) as descriptor:
+            project = _project(descriptor)
+            if project:
+                project_quota.limit(descriptor, project, size)
 
     def of(self, directory: str) -> int:
         """0 when it has none."""
         try:
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with _opened(directory) as descriptor:
+                return _project(descriptor)
         except FileNotFoundError:
             return 0
-        try:
-            project = project_quota.project_of(descriptor)
-        finally:
-            os.close(descriptor)
-        return project if _FIRST <= project < _LAST else 0
 
     def release(self, project: int) -> None:
         """Once nothing counts for it any more."""
         if project:
-            project_quota.limit(self._root, project, 0)
+            with _opened(self._root) as root:
+                project_quota.limit(root, project, 0)
             self._taken.discard(project)
 
     def usage(self, directory: str) -> tuple[int, int]:
         """(limit, bytes used), zeros without a quota."""
-        project = self.of(directory)
-        return project_quota.usage(self._root, project)[:2] if project else (0, 0)
+        with _opened(directory) as descriptor:
+            project = _project(descriptor)
+            return project_quota.usage(descriptor, project)[:2] if project else (0, 0)
+
+
+@contextmanager
+def _opened(directory: str) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _project(descriptor: int) -> int:
+    """0 for none, and for one that is not of this driver; of file systems without projects too."""
+    try:
+        project = project_quota.project_of(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP):
+            raise
+        return 0
+    return project if _FIRST <= project < _LAST else 0
 
 
 def _file_system(root: int) -> tuple[str, bool]:

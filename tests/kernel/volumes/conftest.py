@@ -1,0 +1,42 @@
+"""A mount namespace for each test, and a loop back end in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from plugins.volumes.loop import LoopBackend
+from runtime_core.interfaces.volume import Volume
+from runtime_core.kernel import loop_device, mounts
+from runtime_core.testing.volume_contract import World, bound_loops
+from runtime_core.testing.volume_places import place
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    with place(tmp_path, ""):
+        yield
+        mounts.unmount_below(str(tmp_path))
+        left = bound_loops(tmp_path)
+        for number in left:
+            loop_device.detach(number)
+        assert left == set()
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> World:
+    return world(tmp_path, lambda: LoopBackend(str(tmp_path / "root"), {}), "ext4")
+
+
+def world(tmp_path: Path, make: Callable[[], LoopBackend], fs_type: str) -> World:
+    (tmp_path / "targets").mkdir()
+    return World(make, make(), tmp_path / "targets", fs_type, {}, 32 * MIB)
+
+
+@pytest.fixture
+def volume(loop: World) -> Volume:
+    return loop.made("v")

@@ -14,12 +14,20 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("demo", help="see it work: pull, pod, logs, exec, and the daemon killed")
     commands.add_parser("plugins", help="list every driver that is installed")
+    volumes = commands.add_parser("volumes", help="list trivet-csi's volumes and snapshots: size, use, health")
+    volumes.add_argument("--endpoint", default="unix:///run/trivet/csi.sock", help="socket of trivet-csi (default %(default)s)")
+    volumes.add_argument("--json", action="store_true", help="for programs")
     arguments = parser.parse_args()
     try:
         if arguments.command == "plugins":
             from trivet.commands.plugins import list_plugins
 
             list_plugins()
+            return 0
+        if arguments.command == "volumes":
+            from trivet.commands.volumes import list_volumes
+
+            list_volumes(arguments.endpoint, arguments.json)
             return 0
         if os.geteuid() != 0:
             print("trivet demo makes namespaces and mounts, which needs root: type  sudo ./run demo", file=sys.stderr)

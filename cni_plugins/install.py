@@ -1,25 +1,27 @@
-"""Writes the plugin executables: thin starts that import one module, resolved now and not at every call."""
+"""Writes the plugin executables: thin starts whose plugins and drivers are looked up now, not at every call."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
+import platform
 import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
 
 import cni_plugins
+from cni_plugins import native
 from runtime_core.cni.invoke import STUB_MARK
 from runtime_core.errors import AlreadyExists, InvalidArgument, from_oserror
 from runtime_core.registry import installed, locate
 
 SOCKET_DIRECTORY = "/run/trivet/cni"
 IDLE_SECONDS = 600
-_STUB = """#!{python} -IS
-{mark}: {kind} is {module}. Written by trivet-cni install; write it again when Trivet moves.
-import sys
+_MARK = "{mark}: {kind} is {module}. Written by trivet-cni install; write it again when Trivet moves.\n"
+_CODE = """import sys
 sys.path.insert(0, {root!r})
 from cni_plugins.start import main
 main({kind!r}, {settings!r})
@@ -42,11 +44,9 @@ def install(directory: Path, *, overwrite: bool, settings: dict[str, Any]) -> li
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, module in modules.items():
-            text = _STUB.format(
-                python=python, mark=STUB_MARK.decode(), kind=name, module=module, root=_ROOT, settings=settings
-            )  # fmt: skip
+            content = _executable(python, name, module, settings)
             temporary = directory / f".{name}.trivet"
-            temporary.write_text(text)
+            temporary.write_bytes(content)
             temporary.chmod(0o755)
             temporary.rename(directory / name)
     except OSError as error:
@@ -54,11 +54,33 @@ def install(directory: Path, *, overwrite: bool, settings: dict[str, Any]) -> li
     return sorted(modules)
 
 
-def find_settings(packet_filter: str, *, service: bool = True, socket: str = "", idle: float = IDLE_SECONDS) -> dict[str, Any]:
+def _executable(python: str, kind: str, module: str, settings: dict[str, Any]) -> bytes:
+    """Machine code where there is some for this machine; a script where every call is Python's matter."""
+    mark = _MARK.format(mark=STUB_MARK.decode(), kind=kind, module=module).encode()
+    code = _CODE.format(root=_ROOT, kind=kind, settings=settings)
+    if not settings["socket"] or settings["script"] or platform.machine() != "x86_64" or _has_command_line(module):
+        return f"#!{python} -IS\n".encode() + mark + code.encode()
+    prefix = f"{settings['key']}\0{kind}\0".encode()
+    try:
+        return native.executable(mark, settings["socket"], prefix, python, code)
+    except ValueError as error:
+        raise InvalidArgument(f"socket: {error}") from error
+
+
+def _has_command_line(module: str) -> bool:
+    try:
+        return hasattr(importlib.import_module(module), "command_line")
+    except ImportError:
+        return False  # that is said by the call
+
+
+def find_settings(
+    packet_filter: str, *, service: bool = True, socket: str = "", idle: float = IDLE_SECONDS, script: bool = False
+) -> dict[str, Any]:
     """What an executable and the service must agree on, looked up now and not at every call.
 
-    `packet_filter` is a driver of trivet.packetfilter. The socket is named after all of it, so that no executable
-    meets the service of another installation.
+    `packet_filter` is a driver of trivet.packetfilter; with `script` no executable is machine code. The socket is named
+    after all of it, so that no executable meets the service of another installation.
     """
     found: dict[str, Any] = {
         "modules": {driver.name: driver.entry for driver in installed("cni")},
@@ -68,7 +90,7 @@ def find_settings(packet_filter: str, *, service: bool = True, socket: str = "",
     known = json.dumps([sys.executable, _ROOT, found], sort_keys=True)
     found["key"] = hashlib.sha256(known.encode()).hexdigest()[:12]
     found["socket"] = (socket or f"{SOCKET_DIRECTORY}/{found['key']}.sock") if service else ""
-    found["idle"] = idle
+    found["idle"], found["script"] = idle, script
     return found
 
 

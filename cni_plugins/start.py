@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 TAKEN = b"+"
 #: the status with which it sends a call back that it may not serve; nothing has been done then
 NOT_SERVED = -1
+#: what the machine code says: the service died after TAKEN; it sent the call back, or died before
+DIED, ALONE = "--trivet-died", "--trivet-alone"
 _CHUNK = 1 << 16
 _PATH = 0o10000000  # O_PATH
 #: verbs that may be run again when the service dies in the middle of them
@@ -28,10 +30,14 @@ def main(kind: str, settings: "dict[str, Any]") -> "NoReturn":
     `settings` are what `trivet-cni install` found: modules, packet_filter, path, socket, key and idle.
     """
     command = posix.environ.get(b"CNI_COMMAND", b"")
-    asks_service = settings["socket"] and len(sys.argv) == 1 and not _refuses_service(posix.environ)
+    #: where the machine code has asked already (native_x86_64.s)
+    has_asked = sys.argv[1:] in ([DIED], [ALONE])
+    was_taken = sys.argv[1:] == [DIED]
+    if has_asked:
+        del sys.argv[1:]
+    asks_service = settings["socket"] and not has_asked and len(sys.argv) == 1 and not _refuses_service(posix.environ)
     text = read_all(0) if command not in (b"", b"VERSION") else b""
     connection = _connect(settings["socket"]) if asks_service else None
-    was_taken = False
     if connection is not None:
         was_taken, answer = _ask(connection, request(kind, settings["key"], posix.environ, text))
         if answer is not None:
@@ -93,13 +99,12 @@ def _ask(connection: "_socket.socket", message: bytes) -> "tuple[bool, tuple[int
             answer += chunk
     except OSError:
         return was_taken, None
-    head, newline, output = answer[1:].partition(b"\n")
-    status, _, length = head.partition(b" ")
-    if not newline or len(output) != int(length):
+    status, length = int.from_bytes(answer[1:5], "little", signed=True), int.from_bytes(answer[5:9], "little")
+    if len(answer) < 9 or len(answer) != 9 + length:
         return was_taken, None
-    if int(status) == NOT_SERVED:
+    if status == NOT_SERVED:
         return False, None
-    return True, (int(status), output)
+    return True, (status, answer[9:])
 
 
 def end(status: int, output: bytes) -> "NoReturn":

@@ -12,6 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="where to (default %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="also replace files that are not Trivet's")
     add_settings(parser)
+    parser.add_argument("--script", action="store_true", help="executables are Python scripts, never machine code")
     parser.add_argument("--no-service", action="store_true", help="every call runs in its own process")
 
 
@@ -27,7 +28,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     settings = find_settings(
-        arguments.packet_filter, service=not arguments.no_service, socket=arguments.socket, idle=arguments.idle
+        arguments.packet_filter,
+        service=not arguments.no_service,
+        socket=arguments.socket,
+        idle=arguments.idle,
+        script=arguments.script,
     )
     names = install(arguments.bin_dir, overwrite=arguments.overwrite, settings=settings)
     print(f"installed {', '.join(names)} in {arguments.bin_dir}")

@@ -64,13 +64,13 @@ def SERVICE():
 class Node:
     """A bin directory with the plugin `probe`, and its service."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, script: bool) -> None:
         self.directory, self.socket = directory, directory / "run" / "service.sock"
         (directory / "lib").mkdir()
         self.write("1")
         self.settings = {
             "modules": {"probe": "service_probe"}, "packet_filter": "", "path": [str(directory / "lib")],
-            "socket": str(self.socket), "key": "test", "idle": 60,
+            "socket": str(self.socket), "key": "test", "idle": 60, "script": script,
         }  # fmt: skip
         self.program = directory / "bin" / "probe"
         install(directory / "bin", overwrite=False, settings=self.settings)
@@ -128,9 +128,9 @@ class Node:
             _until(lambda: not self.socket.exists(), "the service has gone")
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    node = Node(tmp_path)
+@pytest.fixture(params=[False, True], ids=["machine code", "script"])
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path, script=request.param)
     yield node
     node.stop()
 
@@ -396,8 +396,11 @@ def test_trivet_cni_serve_is_found_by_its_executables(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "run") == ["s.sock.lock"]
 
 
-def test_arguments_are_a_plugins_own_command_line(node: Node) -> None:
-    """`dhcp daemon` is one; a plugin without says so."""
+def test_arguments_are_a_plugins_own_command_line(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dhcp daemon` is one; such a plugin is installed as a script."""
+    monkeypatch.syspath_prepend(node.directory / "lib")
+    install(node.directory / "bin", overwrite=False, settings=node.settings)
+    monkeypatch.delitem(sys.modules, "service_probe")
     done = subprocess.run([node.program, "daemon", "-x"], env={}, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (3, b"command daemon -x\n")
 

@@ -13,7 +13,7 @@ import pytest
 from runtime_core.kernel import loop_device, mounts, syscalls
 from runtime_core.testing.tools import need
 
-_MIB = 1 << 20
+_MIB, _CLONE_FS = 1 << 20, 0x200
 #: size, command, package, options of the mount
 _MAKE = {
     "xfs": (2048, ("mkfs.xfs", "-q", "-f"), "xfsprogs", ()),
@@ -33,6 +33,7 @@ def mount_namespace() -> Iterator[None]:
     try:
         yield
     finally:
+        syscalls.unshare(_CLONE_FS)  # setns wants a root directory that no thread shares, ended ones included
         syscalls.setns(home, syscalls.CLONE_NEWNS)
         os.close(home)
         os.chdir(here)

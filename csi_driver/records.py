@@ -106,14 +106,23 @@ class Records:
     @classmethod
     def of(cls, database: Database) -> Records:
         return cls(
-            Collection(database, "volume", encode=_encode, decode=_volume),
+            Collection(database, "volume", encode=_encode_volume, decode=_volume),
             Collection(database, "snapshot", encode=_encode, decode=lambda document: SnapshotRecord(**document)),
             Collection(database, "group", encode=_encode, decode=_group),
         )
 
 
 def _encode(record: Any) -> dict[str, Any]:
-    return asdict(record)
+    """As asdict, but without copies of what is about to be JSON anyway: a call writes its record three times."""
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+def _encode_volume(record: VolumeRecord) -> dict[str, Any]:
+    return {
+        **_encode(record),
+        "staging": asdict(record.staging) if record.staging else None,
+        "targets": {path: asdict(target) for path, target in record.targets.items()},
+    }
 
 
 def _volume(document: dict[str, Any]) -> VolumeRecord:

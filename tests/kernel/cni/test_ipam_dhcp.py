@@ -264,7 +264,7 @@ def test_a_server_that_is_not_ours(node: Node) -> None:
     leases, conf = node.directory / "udhcpd.leases", node.directory / "udhcpd.conf"
     leases.touch()
     conf.write_text(
-        f"start 10.9.0.50\nend 10.9.0.60\ninterface srv0\nlease_file {leases}\npidfile {node.directory}/udhcpd.pid\n"
+        f"start 10.9.0.50\nend 10.9.0.59\ninterface srv0\nlease_file {leases}\npidfile {node.directory}/udhcpd.pid\n"
         "auto_time 1\noption subnet 255.255.255.0\noption router 10.9.0.1\noption lease 10\nmin_lease 2\n"
         "option staticroutes 10.5.0.0/16 10.9.0.2\n"
     )

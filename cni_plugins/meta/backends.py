@@ -31,6 +31,15 @@ def candidates(request: Request, *, needs_iptables: bool) -> list[Any]:
     return [packet_filter(entry) for entry in dict.fromkeys([*entries, BACKENDS["nftables"]])]
 
 
+def undo(request: Request, *, needs_iptables: bool, undo_in: Any) -> None:
+    """`undo_in` every candidate; where none had anything, in iptables too: a configuration may have lost its backend."""
+    drivers = candidates(request, needs_iptables=needs_iptables)
+    found = [undo_in(driver) for driver in drivers]
+    iptables = packet_filter(BACKENDS["iptables"])
+    if not any(found) and not any(isinstance(driver, type(iptables)) for driver in drivers):
+        undo_in(iptables)
+
+
 def is_of_iptables(words: Any) -> bool:
     """Conditions in the words of iptables begin with an option or its negation."""
     return isinstance(words, list) and bool(words) and isinstance(words[0], str) and words[0][:1] in ("-", "!")

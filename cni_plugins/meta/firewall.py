@@ -40,8 +40,11 @@ def add(request: Request) -> dict[str, Any]:
 
 def delete(request: Request) -> None:
     """By what is recorded, whatever prevResult and configuration have become."""
-    for driver in _candidates(request):
-        _remove(request, driver, request.owner)
+    if request.config.get("backend") == "firewalld":
+        _remove(request, packet_filter(BACKENDS["nftables"]), request.owner)
+    else:
+        needs_iptables = bool(request.config.get("iptablesAdminChainName"))
+        backends.undo(request, needs_iptables=needs_iptables, undo_in=lambda driver: _remove(request, driver, request.owner))
 
 
 def check(request: Request) -> None:
@@ -84,12 +87,13 @@ def _candidates(request: Request) -> list[Any]:
     return backends.candidates(request, needs_iptables=bool(request.config.get("iptablesAdminChainName")))
 
 
-def _remove(request: Request, driver: Any, owner: str) -> None:
+def _remove(request: Request, driver: Any, owner: str) -> bool:
+    """Whether there was anything."""
     if request.config.get("backend") in (None, "", "firewalld") and firewalld.is_running():
         attachment = owner.split(" ")[1:]
         owned = [address for address, whose in driver.admitted() if whose.split(" ")[1:] == attachment]
         firewalld.remove_sources(_zone(request), owned)
-    driver.unadmit(owner)
+    return bool(driver.unadmit(owner))
 
 
 def _zone(request: Request) -> str:

@@ -38,8 +38,8 @@ def add(request: Request) -> dict[str, Any]:
 
 def delete(request: Request) -> None:
     """By what is recorded, whatever prevResult, namespace and configuration have become."""
-    for driver in backends.candidates(request, needs_iptables=portmap_conf.needs_iptables(request)):
-        _unmap(driver, request.owner)
+    needs_iptables = portmap_conf.needs_iptables(request)
+    backends.undo(request, needs_iptables=needs_iptables, undo_in=lambda driver: _unmap(driver, request.owner))
 
 
 def check(request: Request) -> None:
@@ -76,10 +76,13 @@ def _forget_earlier(addresses: list[str], ports: list[PortMap]) -> None:
                 _if_there_is_ctnetlink(conntrack.forget_to_port, version, port.host_port, one)
 
 
-def _unmap(driver: Any, owner: str) -> None:
-    for port, address in driver.unmap_ports(owner):
+def _unmap(driver: Any, owner: str) -> bool:
+    """Whether there was anything."""
+    had = driver.unmap_ports(owner)
+    for port, address in had:
         if port.protocol == "udp":
             _if_there_is_ctnetlink(conntrack.forget_from, address, port.container_port)
+    return bool(had)
 
 
 def _if_there_is_ctnetlink(forget: Any, *arguments: Any) -> None:

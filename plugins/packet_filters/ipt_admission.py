@@ -49,16 +49,20 @@ def add(addresses: list[str], options: AdmissionOptions, owner: str) -> None:
                     ipt.restore(version, {"filter": [*_foundation(version, present, options), *lines]})
 
 
-def remove(owner: str) -> None:
+def remove(owner: str) -> bool:
+    """False when there was nothing."""
+    had = False
     for version in filter(ipt.is_there, ipt.FAMILIES):
         with ipt.alone():
             pods = _pods(ipt.rules(version, "filter", _CHAIN))
             gone = [words for words in pods if _is_same(words, owner)]
             others = [words for words in pods if not _is_same(words, owner)]
             if gone:
+                had = True
                 ipt.restore(version, {"filter": [*ipt.removals(gone), *_isolation(others)]})
                 if not others:
                     _clear(version, {ipt.after(words, "-j") for words in gone} - {"ACCEPT"})
+    return had
 
 
 def listed() -> list[tuple[str, str]]:

@@ -46,8 +46,8 @@ class IptablesFilter:
         _check(owner)
         ipt_admission.add(addresses, options, owner)
 
-    def unadmit(self, owner: str) -> None:
-        ipt_admission.remove(owner)
+    def unadmit(self, owner: str) -> bool:
+        return ipt_admission.remove(owner)
 
     def admitted(self) -> list[tuple[str, str]]:
         return ipt_admission.listed()

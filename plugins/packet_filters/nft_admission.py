@@ -37,8 +37,9 @@ def add(sock: Socket, addresses: list[str], options: AdmissionOptions, owner: st
         _TABLE.put(sock, family, owner, parts, elements)
 
 
-def remove(sock: Socket, owner: str) -> None:
-    _TABLE.remove(sock, owner)
+def remove(sock: Socket, owner: str) -> bool:
+    """False when there was nothing."""
+    return _TABLE.remove(sock, owner)
 
 
 def listed(sock: Socket) -> list[tuple[str, str]]:

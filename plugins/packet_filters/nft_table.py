@@ -204,17 +204,24 @@ class Table:
         family = attachment.family
         for name in reversed(attachment.parts):
             if nft.chain_uses(sock, family, self.name, name) == 0:
-                _unless_in_use(sock, self._teardown(family, self._part(family, name)))
+                _unless_in_use(sock, self._teardown(sock, family, self._part(family, name)))
         if nft.table_uses(sock, family, self.name) == 0:
             _unless_in_use(sock, [nft.remove_table(family, self.name)])
 
-    def _teardown(self, family: int, part: Part) -> list[Message]:
+    def _teardown(self, sock: Socket, family: int, part: Part) -> list[Message]:
+        """Of what is there: an administrator may have been quicker with some of it."""
+        chains = [name for name in (f"{part.name}-{one}" for one in part.chains) if self._has_chain(sock, family, name)]
+        sets = [name for name in (f"{part.name}-{one}" for one in part.sets) if nft.has_set(sock, family, self.name, name)]
+        shared = [one for one in part.shared if self._holder(sock, family, one) is not None]
         return [
             nft.remove_chain(family, self.name, part.name),
-            *(nft.remove_element(family, self.name, e.in_set, e.key) for e in part.shared),
-            *(nft.remove_chain(family, self.name, f"{part.name}-{name}") for name in part.chains),
-            *(nft.remove_set(family, self.name, f"{part.name}-{name}") for name in part.sets),
+            *(nft.remove_element(family, self.name, one.in_set, one.key) for one in shared),
+            *(nft.remove_chain(family, self.name, name) for name in chains),
+            *(nft.remove_set(family, self.name, name) for name in sets),
         ]
+
+    def _has_chain(self, sock: Socket, family: int, name: str) -> bool:
+        return nft.chain_uses(sock, family, self.name, name) is not None
 
 
 def is_same(owner: str, other: str) -> bool:

@@ -53,9 +53,9 @@ class NftablesFilter:
         with _kernel(f"admitting {', '.join(addresses)} by nftables") as sock:
             nft_admission.add(sock, addresses, options, owner)
 
-    def unadmit(self, owner: str) -> None:
+    def unadmit(self, owner: str) -> bool:
         with _kernel(f"removing the admission of {owner}") as sock:
-            nft_admission.remove(sock, owner)
+            return nft_admission.remove(sock, owner)
 
     def admitted(self) -> list[tuple[str, str]]:
         with _kernel("listing what is admitted by nftables") as sock:

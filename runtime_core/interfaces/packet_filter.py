@@ -49,8 +49,8 @@ if TYPE_CHECKING:
             """The node forwards what `addresses` send and the answers to it. Idempotent."""
             ...
 
-        def unadmit(self, owner: str) -> None:
-            """Undo it, and the isolation of a bridge with the last of its owners. Idempotent."""
+        def unadmit(self, owner: str) -> bool:
+            """Undo it, and the isolation of a bridge with the last of its owners; False when there was nothing. Idempotent."""
             ...
 
         def admitted(self) -> list[tuple[str, str]]:

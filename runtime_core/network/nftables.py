@@ -199,6 +199,10 @@ def has_chains(sock: netlink.Socket, family: int, in_table: str, names: list[str
     return True
 
 
+def has_set(sock: netlink.Socket, family: int, in_table: str, name: str) -> bool:
+    return bool(_found(sock, _message(_GETSET, family, [(1, in_table), (2, name)])))
+
+
 def table_uses(sock: netlink.Socket, family: int, name: str) -> int | None:
     """How many chains and sets are in it; None when there is no such table."""
     payloads = _found(sock, _message(_GETTABLE, family, [(1, name)]))

@@ -262,13 +262,13 @@ class PacketFilterContract:
         options = AdmissionOptions()
         assert packet_filter.admitted() == []
         assert packet_filter.lacking_admission(_PODS, options, _OWNER)
-        packet_filter.unadmit(_OWNER)
+        assert not packet_filter.unadmit(_OWNER)
         for _time in range(2):
             packet_filter.admit(_PODS, options, _OWNER)
         packet_filter.admit(["10.88.0.3/16"], options, _OTHER)
         assert sorted(packet_filter.admitted()) == [("10.88.0.2", _OWNER), ("10.88.0.3", _OTHER), ("fd88::2", _OWNER)]
         assert packet_filter.lacking_admission(_PODS, options, _OWNER) == []
-        packet_filter.unadmit("renamed c1 eth0")
+        assert packet_filter.unadmit("renamed c1 eth0")
         assert packet_filter.admitted() == [("10.88.0.3", _OTHER)]
         packet_filter.unadmit(_OTHER)
         assert packet_filter.admitted() == []

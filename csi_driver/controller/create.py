@@ -88,11 +88,11 @@ def _record(service: Service, wish: Wish, content: Content | None) -> VolumeReco
 
 
 def _size(service: Service, wish: Wish, content: Content | None, fs_type: str) -> int:
-    least = wish.required or (content.size if content else min(_DEFAULT_SIZE, wish.limit or _DEFAULT_SIZE))
-    size = service.backend.round_size(least, wish.limit, fs_type)
+    largest = service.backend.capacity().largest_volume
+    default = content.size if content else min(_DEFAULT_SIZE, wish.limit or largest, largest)
+    size = service.backend.round_size(wish.required or default, wish.limit, fs_type)
     if content and size < content.size:
         raise OutOfRange(f"capacity_range: the source has {content.size} bytes, which do not fit into {size}")
-    largest = service.backend.capacity().largest_volume
     if size > largest:
         raise OutOfRange(f"capacity_range: {size} bytes are more than the {largest} that a volume can have here")
     return size

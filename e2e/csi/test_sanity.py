@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,10 @@ import pytest
 from csi_driver.api.v1 import csi_pb2 as csi
 from e2e.peers.build import build
 from runtime_core.kernel import capabilities, mounts
-from runtime_core.registry import installed
-from runtime_core.testing.tools import need
+from runtime_core.testing.volume_places import place
 from tests.support.csi_daemon import CsiDaemon, daemon
-from tests.support.csi_node import own_mounts
 
 _MIB = 1 << 20
-_DISK = 4 << 30
 _MINUTES = 10
 #: marked as pending by csi-test itself, which calls it fragile; tests/unit/csi has the same promise
 _PENDING = "pagination should detect volumes added between pages and accept tokens when the last volume from a page is deleted"
@@ -36,26 +32,33 @@ _MODIFY = ("ModifyVolume", "volume attribute class")
 class Case:
     backend: str
     access: str
-    #: what makes the file system below, where the Debian package of that name is needed, and mount options
-    mkfs: tuple[str, str] = ("mkfs.ext4", "e2fsprogs")
-    options: str = ""
+    #: see runtime_core/testing/volume_places.py
+    below: str = ""
+    parameters: str = ""
     mutable_parameters: str = ""
-    #: specs that fail where a right is missing
     grows_ext4: bool = False
     #: words of the specs that do not apply
     not_applicable: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return "-".join(filter(None, (self.backend, self.access, self.below)))
 
+
+_LOOP = {"backend": "loop", "mutable_parameters": "allocation: full\n"}
 _CASES = [
-    Case(backend="loop", access="mount", mutable_parameters="allocation: full\n", grows_ext4=True),
-    Case(backend="loop", access="block", mutable_parameters="allocation: full\n"),
-    Case(backend="loop", access="block", mutable_parameters="allocation: full\n", mkfs=("mkfs.xfs", "xfsprogs")),
-    Case(backend="btrfs", access="mount", mkfs=("mkfs.btrfs", "btrfs-progs"), not_applicable=_MODIFY),
-    Case(backend="directory", access="mount", mkfs=("mkfs.xfs", "xfsprogs"), options="prjquota"),
+    Case(access="mount", grows_ext4=True, **_LOOP),  # type: ignore[arg-type]
+    Case(access="mount", below="xfs", grows_ext4=True, **_LOOP),  # type: ignore[arg-type]
+    Case(access="block", **_LOOP),  # type: ignore[arg-type]
+    Case(access="block", below="xfs", **_LOOP),  # type: ignore[arg-type]
+    Case(backend="btrfs", access="mount", below="btrfs", not_applicable=_MODIFY),
+    Case(backend="directory", access="mount", below="ext4-quota", not_applicable=_MODIFY),
+    Case(backend="directory", access="mount", below="xfs-quota", not_applicable=_MODIFY),
+    Case(backend="directory", access="mount", parameters="enforcement: none\n", not_applicable=_MODIFY),
+    Case(backend="directory", access="mount", below="xfs", parameters="enforcement: none\n", not_applicable=_MODIFY),
 ]
 
 
-@pytest.fixture(params=_CASES, ids=lambda case: f"{case.backend}-{case.access}-{case.mkfs[0]}")
+@pytest.fixture(params=_CASES, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.param
     return found
@@ -63,13 +66,13 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture
 def driver(case: Case, tmp_path: Path) -> Iterator[CsiDaemon]:
-    """On a disk of its own, in a mount namespace of its own."""
-    with own_mounts(), ExitStack() as undo:
-        root = tmp_path / "root"
-        root.mkdir()
-        undo.enter_context(_disk(tmp_path / "disk", root, case))
-        # 7: small enough to be reached by the spec of the limit
-        yield undo.enter_context(daemon(tmp_path, backend=case.backend, max_volumes=7))
+    """On a disk of its own, in a mount namespace of its own; 7 volumes are few enough for the spec of the limit."""
+    (tmp_path / "disk").mkdir()
+    with (
+        place(tmp_path / "disk", case.below) as root,
+        daemon(tmp_path, backend=case.backend, root=str(root), max_volumes=7) as driver,
+    ):
+        yield driver
 
 
 def test_every_spec_that_applies_passes(case: Case, driver: CsiDaemon, tmp_path: Path) -> None:
@@ -89,8 +92,10 @@ def test_every_spec_that_applies_passes(case: Case, driver: CsiDaemon, tmp_path:
 
 
 def _run(case: Case, driver: CsiDaemon, directory: Path) -> dict[str, dict[str, Any]]:
-    report, parameters = directory / "report.json", directory / "mutable.yaml"
-    parameters.write_text(case.mutable_parameters)
+    report = directory / "report.json"
+    files = {"parameters": case.parameters, "mutable-parameters": case.mutable_parameters}
+    for name, text in files.items():
+        (directory / name).write_text(text)
     paths = {"endpoint": driver.socket, "staging": driver.kubelet / "staging", "target": driver.kubelet / "target"}
     subprocess.run(
         [
@@ -99,7 +104,7 @@ def _run(case: Case, driver: CsiDaemon, directory: Path) -> dict[str, dict[str, 
             f"-access={case.access}",
             f"-size={64 * _MIB}",
             f"-expanded-size={96 * _MIB}",
-            *([f"-mutable-parameters={parameters}"] if case.mutable_parameters else []),
+            *(f"-{name}={directory / name}" for name, text in files.items() if text),
             f"-ginkgo.json-report={report}",
         ],
         stdout=subprocess.DEVNULL,
@@ -117,18 +122,3 @@ def _check_nothing_is_left(driver: CsiDaemon) -> None:
     assert driver.controller.ListVolumes(csi.ListVolumesRequest()).entries == []
     assert driver.controller.ListSnapshots(csi.ListSnapshotsRequest()).entries == []
     assert [one for one in mounts.mounted() if str(driver.kubelet) in one] == []
-
-
-@contextmanager
-def _disk(image: Path, where: Path, case: Case) -> Iterator[None]:
-    if case.backend not in {found.name for found in installed("volume")}:
-        pytest.skip(f"the back end {case.backend} is not installed")
-    with image.open("wb") as file:
-        file.truncate(_DISK)
-    subprocess.run([need(*case.mkfs), *(["-q"] if case.mkfs[0] != "mkfs.ext4" else ["-qF"]), str(image)], check=True)
-    options = ",".join(filter(None, ("loop", case.options)))
-    subprocess.run([need("mount", "mount"), "-o", options, str(image), str(where)], check=True)
-    try:
-        yield
-    finally:
-        mounts.unmount_below(str(where))

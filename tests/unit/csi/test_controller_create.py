@@ -157,6 +157,11 @@ def test_without_a_size_it_is_one_gibibyte_and_a_clone_is_as_large_as_its_source
     assert clone.content_source.volume.volume_id == source.volume_id
 
 
+def test_without_a_size_it_is_not_larger_than_there_is_room(make_driver: Callable[..., Driver]) -> None:
+    driver = make_driver({"capacity": 5 * MIB})
+    assert driver.CreateVolume(create_request("v", 0)).volume.capacity_bytes == 5 * MIB
+
+
 def _snapshot(driver: Driver, volume_id: str) -> str:
     request = csi.CreateSnapshotRequest(name="s", source_volume_id=volume_id)
     return str(driver.CreateSnapshot(request).snapshot.snapshot_id)

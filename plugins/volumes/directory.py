@@ -3,7 +3,8 @@
     <directory>/volumes/<id>/data     snapshots/<id>/data
 
 Who owns a file and runs in no user namespace may give it to another project, and so past the
-limit: for pods that are not trusted with the node's space there is the loop back end.
+limit; of ext4, who has CAP_SYS_RESOURCE is not held by it at all. For pods that are not
+trusted with the node's space there is the loop back end.
 """
 
 from __future__ import annotations

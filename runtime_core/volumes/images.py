@@ -90,7 +90,7 @@ def clear(image: str) -> None:
 def attached(image: str, *, read_only: bool) -> int:
     """The loop device over it, attached now where there is none of that kind."""
     for number in loop_device.find(image):
-        if loop_device.is_read_only(number) == read_only:
+        if loop_device.is_read_only(number) == read_only and not loop_device.is_leaving(number):
             return number
     number = loop_device.attach(image, read_only=read_only)
     failpoint.hit("volume.attached")

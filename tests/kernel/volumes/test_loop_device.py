@@ -11,6 +11,7 @@ import pytest
 
 from runtime_core.kernel import loop_device, mounts
 from runtime_core.testing.volume_contract import attach as put
+from runtime_core.volumes import images
 
 MIB = 1 << 20
 
@@ -85,3 +86,20 @@ def test_the_device_says_whether_it_is_read_only(tmp_path: Path, read_only: bool
             assert Path(f"/sys/block/loop{number}/ro").read_text() == f"{wanted:d}\n"
         finally:
             loop_device.detach(number)
+
+
+def test_a_device_that_leaves_is_not_used_again(tmp_path: Path) -> None:
+    """Given back while somebody has it open, it goes with him: who attaches the image meanwhile gets another."""
+    path = image(tmp_path)
+    first = images.attached(path, read_only=False)
+    held = os.open(loop_device.node(first), os.O_RDONLY)
+    try:
+        images.detach(path)
+        assert loop_device.is_leaving(first)
+        second = images.attached(path, read_only=False)
+        assert second != first
+        assert images.attached(path, read_only=False) == second
+    finally:
+        os.close(held)
+    assert loop_device.find(path) == [second]
+    images.detach(path)

@@ -14,17 +14,14 @@ from cni_plugins.main.container_link import (
     check_addresses,
     check_container,
     configure,
-    configure_alone,
     delegate,
     described,
     each,
     gateway,
     result,
 )
-from cni_plugins.main.host_veth import connect, remove, remove_stale
-from runtime_core.errors import FailedPrecondition
+from cni_plugins.main.host_veth import check_carrier, connect, remove, remove_stale
 from runtime_core.kernel import failpoint, netlink
-from runtime_core.network.carrier import has_carrier
 from runtime_core.network.links import Links
 
 TYPE_CHECKING = False
@@ -35,6 +32,7 @@ if TYPE_CHECKING:
     from runtime_core.network.links import Link
 
 _SETTINGS = (("ipv6", "accept_dad", "0"), ("ipv4", "arp_notify", "1"))
+_FIND_DUPLICATES = (("ipv6", "enhanced_dad", "1"), ("ipv6", "accept_dad", "1"), ("ipv4", "arp_notify", "1"))
 
 
 def add(request: Request) -> dict[str, Any]:
@@ -120,12 +118,9 @@ def _complete(options: Options, found: dict[str, Any]) -> None:
 
 
 def _bring_up(ends: Ends, options: Options, near: Link, far: Link, found: dict[str, Any]) -> None:
-    if options.detects_duplicates:
-        configure_alone(ends, far, found)
-    else:
-        configure(ends, far, found, _SETTINGS)
-    if not has_carrier(near.name):
-        raise FailedPrecondition(f"port {near.name} of bridge {options.name} has no carrier")
+    settings = _FIND_DUPLICATES if options.detects_duplicates else _SETTINGS
+    configure(ends, far, found, settings, finds_duplicates=options.detects_duplicates)
+    check_carrier(near)
 
 
 def _guard(port: str, mac: str, ends: Ends) -> None:

@@ -34,6 +34,8 @@ def ensure(links: Links, options: Options) -> Link:
                 raise FailedPrecondition(f"vlan: this kernel's bridges have no VLANs: {error}") from error
             raise from_oserror(error, f"making bridge {options.name}") from error
         write_sysctl(f"ipv6/conf/{options.name}/accept_ra", "0")  # CVE-2020-10749
+        # Its address is made from a random one; until it is ready the node would ask for no neighbour of the first pod.
+        write_sysctl(f"ipv6/conf/{options.name}/accept_dad", "0")
         bridge = links.find(options.name)
     if bridge is None:
         raise NotFound(f"bridge: {options.name} vanished")
@@ -119,6 +121,7 @@ def _vlan_interface(links: Links, options: Options, bridge: Link) -> Link:
             raise from_oserror(error, f"making {name}, the gateway of vlan {options.vlan}") from error
         for one in (name, port_name):
             write_sysctl(f"ipv6/conf/{one}/accept_ra", "0")
+            write_sysctl(f"ipv6/conf/{one}/accept_dad", "0")
         port, found = links.find(port_name), links.find(name)
         if port is None or found is None:
             raise NotFound(f"{name}, the gateway of vlan {options.vlan}, vanished")

@@ -13,11 +13,12 @@ from runtime_core.kernel import netlink
 from runtime_core.network.link_messages import address_message, route_message
 from runtime_core.network.links import Links, up_message
 from runtime_core.network.namespace import entered, is_own, open_namespace
+from runtime_core.network.settle import AddressEvents
 from runtime_core.network.sysctl import write_sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Any
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from runtime_core.network.links import Link
 
 _ROUTE_KEYS = ("mtu", "advmss", "priority", "table", "scope")
-_DUPLICATE_SECONDS = 10.0
 
 
 class Ends:
@@ -95,38 +95,38 @@ def configure(
     ends: Ends,
     link: Link,
     found: dict[str, Any],
-    settings: tuple[tuple[str, str, str], ...],
-    messages: list[Message] | None = None,
+    settings: tuple[tuple[str, str, str], ...] = (),
+    *,
+    prefix_routes: bool = True,
+    routes: Sequence[Message] = (),
+    finds_duplicates: bool = False,
 ) -> None:
-    """Up, with the addresses and routes of the result `found`.
+    """Up, with the addresses and routes of the result `found`, and ready to be asked for them.
 
-    `settings`: (ipv4 or ipv6, key, value) of sysctls of the interface, for as long as it has addresses. `messages`
-    take the place of those that set the addresses."""
+    `settings`: (ipv4 or ipv6, key, value) of sysctls of an interface with addresses; `routes` go before those of `found`.
+    `finds_duplicates`: IPv6 addresses that another node of the link has are an error, which takes a second or two."""
     addresses = [ip["address"] for ip in found["ips"]]
-    if messages is None:
-        messages = [address_message(link.index, address) for address in addresses]
-    if addresses:
-        with entered(ends.namespace):
-            _set(link.name, settings, any(":" in address for address in addresses))
-    try:
-        ends.inside.send(up_message(link.index), *messages, *_route_messages(link.index, found))
-    except OSError as error:
-        raise from_oserror(error, f"configuring {link.name} of the container") from error
-
-
-def configure_alone(ends: Ends, link: Link, found: dict[str, Any]) -> None:
-    """As `configure`, and addresses that another node of the link has already are an error."""
-    from runtime_core.network.settle import AddressEvents  # here: few ask for it
-
-    with entered(ends.namespace):
-        events = AddressEvents()
-    try:
-        settings = (("ipv6", "enhanced_dad", "1"), ("ipv6", "accept_dad", "1"), ("ipv4", "arp_notify", "1"))
-        messages = [address_message(link.index, ip["address"], detect_duplicates=True) for ip in found["ips"]]
-        configure(ends, link, found, settings, messages)
-        events.wait_settled(ends.inside, link.index, _DUPLICATE_SECONDS)
-    finally:
-        events.close()
+    has_v6 = any(":" in address for address in addresses)
+    first = [up_message(link.index)]
+    first += [address_message(link.index, one, says_when_ready=True, prefix_route=prefix_routes) for one in addresses]
+    then = [*routes, *_route_messages(link.index, found)]
+    with ExitStack() as closing:
+        if addresses:
+            with entered(ends.namespace):
+                _set(link.name, settings, has_v6)
+                if has_v6:
+                    events = closing.enter_context(AddressEvents())
+                    if not finds_duplicates:  # the addresses are ours alone: IPAM says so
+                        before = write_sysctl(f"ipv6/conf/{link.name}/accept_dad", "0")
+                        closing.callback(_restore, ends.namespace, f"ipv6/conf/{link.name}/accept_dad", before)
+        try:
+            ends.inside.send(*first, *([] if has_v6 else then))
+            if has_v6:
+                # Only then does the kernel answer to them: a neighbour that asked before would ask again a second later.
+                events.wait_settled(ends.inside, link.index)
+                ends.inside.send(*then)
+        except OSError as error:
+            raise from_oserror(error, f"configuring {link.name} of the container") from error
 
 
 def check_addresses(request: Request) -> dict[str, Any]:
@@ -206,6 +206,12 @@ def gateway(ip: dict[str, Any]) -> str:
     if first not in interface.network or first == interface.ip:
         raise InvalidArgument(f"ipam: {ip['address']} comes without a gateway, and its network leaves no address for one")
     return str(first)
+
+
+def _restore(namespace: int, path: str, value: str) -> None:
+    if value not in ("", "0"):
+        with entered(namespace):
+            write_sysctl(path, value)
 
 
 def _set(name: str, settings: tuple[tuple[str, str, str], ...], has_v6: bool) -> None:

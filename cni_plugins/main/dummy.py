@@ -34,7 +34,7 @@ def add(request: Request) -> dict[str, Any]:
     with Ends(request) as ends:
         link = _make(request, ends)
         found = result(request, [described(link, request.netns)], allot(request, ends.undo, is_needed=True))
-        configure(ends, link, found, ())
+        configure(ends, link, found)
     return found
 
 

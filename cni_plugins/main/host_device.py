@@ -42,7 +42,7 @@ def add(request: Request) -> dict[str, Any]:
             return result(request, interfaces, allot(request, ends.undo))
         link = _move_in(request, ends, device.find(ends.host))
         found = result(request, [described(link, request.netns)], allot(request, ends.undo))
-        configure(ends, link, found, ())
+        configure(ends, link, found)
     return found
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from cni_plugins.main import ownership
 from cni_plugins.main.container_link import remove_inside
-from runtime_core.errors import from_oserror
+from runtime_core.errors import FailedPrecondition, from_oserror
 from runtime_core.kernel import netlink
+from runtime_core.network.carrier import has_carrier
 from runtime_core.network.link_messages import alias_message, veth_message
 from runtime_core.network.links import Link, Links
 from runtime_core.network.sysctl import write_sysctl
@@ -29,7 +30,15 @@ def connect(request: Request, ends: Ends, *, master: int = 0, mtu: int = 0, mac:
     except OSError as error:
         raise from_oserror(error, f"making veth {name} with mtu {mtu or 'as usual'}") from error
     write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")  # CVE-2020-10749
+    if not master:  # nobody else is on it, and before its own address is ready the node asks for no neighbour
+        write_sysctl(f"ipv6/conf/{name}/accept_dad", "0")
     return near, far
+
+
+def check_carrier(near: Link) -> None:
+    """With the container's end up, the host's has a carrier, and from this moment it sends."""
+    if not has_carrier(near.name):
+        raise FailedPrecondition(f"veth {near.name} has no carrier although the container's end is up")
 
 
 def remove(request: Request) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runtime_core.errors import FailedPrecondition, InvalidArgument
-from runtime_core.network.packet_filter import packet_filter
+from runtime_core.errors import FailedPrecondition
+from runtime_core.network.packet_filter import BACKENDS, chosen, packet_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,18 +11,12 @@ if TYPE_CHECKING:
 
     from runtime_core.cni.request import Request
 
-#: ipMasqBackend → entry point of trivet.packetfilter
-_BACKENDS = {
-    "nftables": "plugins.packet_filters.nftables:NftablesFilter",
-    "iptables": "plugins.packet_filters.iptables:IptablesFilter",
-}
+_FIELD = "ipMasqBackend"
 
 
 def check_options(request: Request) -> bool:
     """Whether it is asked for."""
-    backend = request.option("ipMasqBackend", str, "")
-    if backend and backend not in _BACKENDS:
-        raise InvalidArgument(f"ipMasqBackend: {backend!r} is not one of {', '.join(_BACKENDS)}")
+    chosen(request.option(_FIELD, str, ""), _FIELD, request.packet_filter)
     return bool(request.option("ipMasq", bool, False))
 
 
@@ -62,5 +56,6 @@ def status(request: Request) -> None:
 
 
 def _filter(request: Request) -> Any:
-    backend = request.config.get("ipMasqBackend")
-    return packet_filter(_BACKENDS.get(backend, request.packet_filter) if isinstance(backend, str) else request.packet_filter)
+    """DEL takes down by the node's own what it cannot read."""
+    backend = request.config.get(_FIELD)
+    return packet_filter(BACKENDS.get(backend, request.packet_filter) if isinstance(backend, str) else request.packet_filter)

@@ -20,11 +20,12 @@ from cni_plugins.main.container_link import (
     gateway,
     result,
 )
-from cni_plugins.main.host_veth import connect, remove, remove_stale
+from cni_plugins.main.host_veth import check_carrier, connect, remove, remove_stale
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
 from runtime_core.kernel import netlink
 from runtime_core.network.link_messages import HOST_SCOPE, address_message, route_message
 from runtime_core.network.links import Links
+from runtime_core.network.settle import AddressEvents
 from runtime_core.network.sysctl import write_sysctl
 
 TYPE_CHECKING = False
@@ -44,7 +45,9 @@ def add(request: Request) -> dict[str, Any]:
         found = result(request, [described(near), described(far, request.netns)], allotted)
         for ip in found["ips"]:
             ip["gateway"] = gateway(ip)
-        configure(ends, far, found, (), [message for ip in found["ips"] for message in _inside(far.index, ip)])
+        routes = [message for ip in found["ips"] for message in _inside(far.index, ip)]
+        configure(ends, far, found, prefix_routes=False, routes=routes)
+        check_carrier(near)
         _route(ends.host, near, found["ips"])
         if is_masqueraded:
             masquerading.masquerade(request, found["ips"])
@@ -97,20 +100,19 @@ def _inside(index: int, ip: dict[str, Any]) -> list[Message]:
     address, by = ip["address"], ip["gateway"]
     own = address.partition("/")[0]
     network = str(ipaddress.ip_interface(address).network)
-    messages = [
-        address_message(index, address, prefix_route=False),
-        route_message(index, _alone(by), "", source=own),
-    ]
+    messages = [route_message(index, _alone(by), "", source=own)]
     if network != _alone(own):
         messages.append(route_message(index, network, by, source=own))
     return messages
 
 
 def _route(links: Links, near: Link, ips: list[dict[str, Any]]) -> None:
-    messages = [address_message(near.index, _alone(ip["gateway"])) for ip in ips]
-    messages += [route_message(near.index, _alone(ip["address"]), "", scope=HOST_SCOPE) for ip in ips]
+    addresses = [address_message(near.index, _alone(ip["gateway"]), says_when_ready=True) for ip in ips]
+    routes = [route_message(near.index, _alone(ip["address"]), "", scope=HOST_SCOPE) for ip in ips]
     try:
-        links.send(*messages)
+        with AddressEvents() as events:
+            links.send(*addresses, *routes)
+            events.wait_settled(links, near.index)
     except OSError as error:
         raise from_oserror(error, f"addresses and routes of {near.name}") from error
     for ip in ips:

@@ -51,7 +51,7 @@ def add(request: Request) -> dict[str, Any]:
     with Ends(request) as ends:
         link = child_link.make(request, ends, chosen.master, _KIND, vlan_data(chosen.id))
         found = result(request, [described(link, request.netns)], allot(request, ends.undo))
-        configure(ends, link, found, ())
+        configure(ends, link, found)
     return found
 
 

@@ -114,12 +114,13 @@ def port_message(index: int, *, hairpin: bool, isolated: bool) -> Message:
     return Message(_SETLINK, _LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0), port)
 
 
-def address_message(index: int, address: str, *, detect_duplicates: bool = False, prefix_route: bool = True) -> Message:
-    """`prefix_route`: whether the kernel makes the route to the address's network by itself."""
+def address_message(index: int, address: str, *, says_when_ready: bool = False, prefix_route: bool = True) -> Message:
+    """Nobody else has it: the kernel does not look for duplicates, unless it `says_when_ready` (network/settle.py; then
+    the sysctl accept_dad decides). `prefix_route`: it makes the route to the address's network by itself."""
     interface = ipaddress.ip_interface(address)
     packed = interface.ip.packed
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
-    flags = 0 if interface.version == 4 or detect_duplicates else _NODAD  # the address is ours alone: IPAM says so
+    flags = _NODAD if interface.version == 6 and not says_when_ready else 0
     attributes: list[tuple[int, Any]] = [(_IFA_LOCAL, packed), (_IFA_ADDRESS, packed)]
     if interface.version == 4 and interface.network.prefixlen < 31:
         attributes.append((_IFA_BROADCAST, interface.network.broadcast_address.packed))

@@ -92,7 +92,7 @@ class Links:
 
     def send(self, *messages: Message) -> list[bytes]:
         """All in one go, as `netlink.Socket.request` has it."""
-        return self._socket.request(*messages)
+        return self._socket.request(*messages) if messages else []
 
     def find(self, name: str) -> Link | None:
         return self._find(_LINK.pack(0, 0, 0, 0, 0), [(_IFLA_IFNAME, name)])

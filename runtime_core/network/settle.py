@@ -1,4 +1,6 @@
-"""Waiting until the kernel has looked for duplicates of a link's IPv6 addresses (RFC 4862, section 5.4). Cold."""
+"""Waiting until the kernel answers to a link's IPv6 addresses: it has looked for duplicates (RFC 4862, section 5.4), or
+has been told not to, and has joined their multicast groups; both happen behind the caller's back. Cold.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime_core.network.links import Links
 
+_SECONDS = 10.0
 _IPV6_ADDRESSES = 1 << 8  # RTMGRP_IPV6_IFADDR
 
 
@@ -21,11 +24,19 @@ class AddressEvents:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         self._socket.bind((0, _IPV6_ADDRESSES))
 
+    def __enter__(self) -> AddressEvents:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._socket.close()
 
-    def wait_settled(self, links: Links, index: int, seconds: float) -> None:
-        """AlreadyExists when somebody else has an address, DeadlineExceeded after `seconds`."""
+    def wait_settled(self, links: Links, index: int, seconds: float = _SECONDS) -> None:
+        """For addresses that were set without the flag NODAD since this object is there.
+
+        AlreadyExists when somebody else has one, DeadlineExceeded after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
             unsettled, failed = links.unsettled(index)

@@ -67,6 +67,16 @@ def test_pods_reach_each_other_and_the_node(node: Node) -> None:
     reaches(None, two, addresses)
 
 
+def test_the_first_packets_arrive(node: Node) -> None:
+    """Nobody asks a second time for a neighbour: all that ADD set answers when it ends, in both families."""
+    pods = [node.pod(f"pod{number}") for number in range(6)]
+    for number, pod in enumerate(pods):
+        result = node.call("ADD", _config(node), pod, container_id=f"c{number}")
+        for address in addresses_of(result):
+            udp(None, pod, address, seconds=0.9)  # the kernel asks again after a second
+            udp(pods[0], pod, address, seconds=0.9)
+
+
 def test_is_default_gateway(node: Node) -> None:
     """A pod reaches what is behind the node by it; without it there is no such route, and nothing is forwarded."""
     outside = node.pod("outside")
@@ -237,6 +247,7 @@ def test_settings_of_the_kernel(node: Node) -> None:
     assert {key: sysctl(pod, key) for key in inside} == inside
     for one in result["interfaces"][:2]:
         assert sysctl(None, f"ipv6/conf/{one['name']}/accept_ra") == "0"
+    assert sysctl(None, f"ipv6/conf/{_BRIDGE}/accept_dad") == "0"
     assert (sysctl(None, "ipv4/ip_forward"), sysctl(None, "ipv6/conf/all/forwarding")) == ("1", "1")
 
 

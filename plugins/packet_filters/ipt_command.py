@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
 from contextlib import contextmanager
 
 from runtime_core.errors import NotFound, TrivetError, from_oserror
@@ -56,7 +55,7 @@ def rules(version: int, table: str, chain: str = "") -> list[list[str]] | None:
         if any(words in done[1] for words in _ABSENT):
             return None
         raise Refused(f"{_NAMES[version]} -t {table} -S {chain}: {done[1].strip()}")
-    return [shlex.split(line) for line in done[1].splitlines()]
+    return [_words(line) for line in done[1].splitlines()]
 
 
 def restore(version: int, tables: dict[str, list[list[str]]]) -> None:
@@ -105,6 +104,22 @@ def removals(lines: list[list[str]]) -> list[list[str]]:
 def jumps(lines: list[list[str]] | None, chain: str) -> list[list[str]]:
     """The rules among `lines` that jump to `chain`."""
     return [words for words in lines or [] if words[0] == "-A" and after(words, "-j") == chain]
+
+
+def _words(line: str) -> list[str]:
+    """Of a line as iptables prints it: within double quotes a backslash stands before quotes of both kinds and itself."""
+    words, word, is_quoted, characters = [], "", False, iter(line)
+    for character in characters:
+        if character == '"':
+            is_quoted = not is_quoted
+        elif character == "\\" and is_quoted:
+            word += next(characters, "")
+        elif character == " " and not is_quoted:
+            words.append(word)
+            word = ""
+        else:
+            word += character
+    return [*words, word]
 
 
 def _line(words: list[str]) -> str:

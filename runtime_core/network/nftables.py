@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import errno
 import os
+import socket
 import struct
 
 from runtime_core.kernel import netlink
@@ -37,6 +38,8 @@ _NON_RECURSIVE = 0x100
 _HEADER = struct.Struct("=IHHII")
 _ERROR = 2
 _RECEIVE = 1 << 17
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _BUFFER = 32, 33, 1 << 24
+_SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 
 
 class Socket(netlink.Socket):
@@ -45,6 +48,9 @@ class Socket(netlink.Socket):
     def __init__(self) -> None:
         super().__init__(netlink.NETFILTER)
         self._has_removed = False
+        for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):  # of a transaction with thousands of messages, and its refusals
+            self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
 
     def __enter__(self) -> Socket:
         return self
@@ -66,23 +72,24 @@ class Socket(netlink.Socket):
         scope = struct.pack("!BBH", 0, 0, 10)
         first = self._sequence + 1
         begin = Message(_BEGIN, scope, [(1, number(generation))] if generation is not None else [])
-        data = [self._encode(begin, 0), *(self._encode(m, netlink.ACK) for m in messages), self._encode(Message(_END, scope), 0)]
+        # Refusals are always told; an answer to the last message alone tells that there were none.
+        data = [self._encode(begin, 0), *(self._encode(message, 0) for message in messages[:-1])]
+        data += [self._encode(messages[-1], netlink.ACK), self._encode(Message(_END, scope), 0)]
         self._has_removed = self._has_removed or any(message.kind in _REMOVALS for message in messages)
         self._socket.send(b"".join(data))
-        self._await(first, len(messages))
+        self._await(first, first + len(messages))
 
-    def _await(self, begin: int, count: int) -> None:
-        # Unlike a plain batch it also looks at the answer to the beginning: the only one when that is refused.
-        waiting, refusal = set(range(begin + 1, begin + 1 + count)), 0
-        while waiting:
+    def _await(self, begin: int, last: int) -> None:
+        """The answer to the last message, or to the beginning when that is refused; raises the first refusal."""
+        refusal, is_answered = 0, False
+        while not is_answered:
             data, position = self._socket.recv(_RECEIVE), 0
             while position + _HEADER.size <= len(data):
                 length, kind, _flags, sequence, _port = _HEADER.unpack_from(data, position)
-                if kind == _ERROR and (sequence in waiting or sequence == begin):
-                    refusal = refusal or -struct.unpack_from("=i", data, position + _HEADER.size)[0]
-                    waiting.discard(sequence)
-                    if sequence == begin and refusal:
-                        waiting.clear()
+                if kind == _ERROR and begin <= sequence <= last:
+                    code = -struct.unpack_from("=i", data, position + _HEADER.size)[0]
+                    refusal = refusal or code
+                    is_answered = is_answered or sequence == last or (sequence == begin and code != 0)
                 position += length + -length % 4
         if refusal:
             raise OSError(refusal, f"nftables: {os.strerror(refusal)}")

@@ -298,8 +298,8 @@ class PacketFilterContract:
         for work, left in ((come, 40), (go, 0)):
             with ThreadPoolExecutor(20) as pool:
                 list(pool.map(work, range(20)))
-            there = [packet_filter.masqueraded(), packet_filter.mapped_ports(), packet_filter.admitted()]
-            assert [len(listed) for listed in there] == [left] * 3
+            there = len(packet_filter.masqueraded()), len(packet_filter.mapped_ports()), len(packet_filter.admitted())
+            assert there == (left, left, left)
 
 
 def reached(

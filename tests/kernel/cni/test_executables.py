@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from cni_plugins.ipam.host_local.leases import list_leases
 from plugins.packet_filters.nftables import NftablesFilter
 from runtime_core.kernel import netlink
 from runtime_core.network.links import Links
@@ -77,8 +78,7 @@ class Node:
         return self.config(prevResult=result)
 
     def reserved(self) -> list[str]:
-        directory = self.directory / "ipam" / "net"
-        return sorted(path.name for path in directory.iterdir() if path.name[0].isdigit() or path.name.startswith("fd"))
+        return [lease.address for lease in list_leases(str(self.directory / "ipam")) if lease.network == "net"]
 
     def links(self) -> list[str]:
         with netlink.Socket() as sock:
@@ -164,7 +164,7 @@ def test_the_bridges_address_does_not_change_with_its_ports(node: Node) -> None:
         (["inside", "ip", "addr", "del", "10.77.0.2/24", "dev", "eth0"], "lacks 10.77.0.2/24"),
         (["inside", "ip", "route", "del", "default"], "lacks the route to 0.0.0.0/0 by 10.77.0.1"),
         (["inside", "ip", "-6", "route", "del", "default"], "lacks the route to ::/0 by fd77::1"),
-        (["rm", "{ipam}/net/10.77.0.2"], "10.77.0.2 is not reserved"),
+        (["rm", "-r", "{ipam}/net"], "10.77.0.2 is not reserved"),
     ],
 )
 def test_check_sees_what_is_broken(node: Node, break_: list[str], message: str) -> None:
@@ -248,7 +248,7 @@ def test_gc_with_a_list_that_is_none(node: Node, entries: Any) -> None:
         ({"ipam": {"type": "absent"}}, 50, "'absent' is neither in"),
         ({"ipam": {"type": "../evil"}}, 7, "ipam.type: '../evil' is not a plugin name"),
         ({"ipam": "host-local"}, 7, "ipam: 'host-local' is not an object"),
-        ({"ipam": {"type": "host-local"}}, 7, "ipam.ranges"),
+        ({"ipam": {"type": "host-local"}}, 50, "ipam.ranges"),
         ({"bridge": "a/b"}, 7, "bridge"),
         ({"vlan": 4095}, 7, "vlan"),
         ({"cniVersion": "3.0.0"}, 1, "cniVersion"),

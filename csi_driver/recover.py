@@ -7,7 +7,7 @@ from collections.abc import Callable
 from csi_driver.controller.expand import grow
 from csi_driver.controller.modify import change
 from csi_driver.records import VolumeRecord
-from csi_driver.releases import KINDS
+from csi_driver.releases import KINDS, named
 from csi_driver.service import Service
 from runtime_core.errors import FailedPrecondition, TrivetError
 
@@ -54,10 +54,11 @@ def _sweep(service: Service, complain: Complain) -> None:
 
 def _finish(service: Service, record: VolumeRecord, complain: Complain) -> None:
     try:
-        if record.growing_to:
-            grow(service, record, record.growing_to)
-        if record.changing_to is not None:
-            change(service, record, record.changing_to)
+        with named(f"recovering {record.id}"):
+            if record.growing_to:
+                record = grow(service, record, record.growing_to)[0]
+            if record.changing_to is not None:
+                change(service, record, record.changing_to)
     except TrivetError as error:
         complain(record.id, error)
 
@@ -72,6 +73,7 @@ def _delete_unknown(service: Service, complain: Complain) -> None:
         for unknown in sorted(found - known):
             service.log.warning("recovery", of=unknown, what="is on disk, no record knows it: deleted")
             try:
-                delete(unknown)
+                with named(f"deleting {unknown}"):
+                    delete(unknown)
             except TrivetError as error:
                 complain(unknown, error)

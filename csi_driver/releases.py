@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from csi_driver.records import Records
-from runtime_core.errors import TrivetError
+from runtime_core.errors import from_oserror
 from runtime_core.interfaces.volume import VolumeBackend
 from runtime_core.kernel import failpoint
 from runtime_core.store.ledger import Entry, Ledger
+
+#: what the controller's half holds; what the node's half holds is not given back here
+KINDS = ("volume", "snapshot", "group")
 
 
 def releasers(backend: VolumeBackend, records: Records) -> dict[str, Callable[[Entry], None]]:
     """By kind. The bytes go first: a record without bytes is told as unhealthy, bytes without a record by nobody."""
 
     def volume(entry: Entry) -> None:
-        backend.delete(entry.reference)
+        with named(f"deleting {entry.reference}"):
+            backend.delete(entry.reference)
         failpoint.hit("csi.release.volume")
         records.volumes.delete(entry.reference)
 
     def snapshot(entry: Entry) -> None:
-        backend.delete_snapshot(entry.reference)
+        with named(f"deleting {entry.reference}"):
+            backend.delete_snapshot(entry.reference)
         failpoint.hit("csi.release.snapshot")
         records.snapshots.delete(entry.reference)
 
@@ -30,12 +36,17 @@ def releasers(backend: VolumeBackend, records: Records) -> dict[str, Callable[[E
     return {"volume": volume, "snapshot": snapshot, "group": group}
 
 
-#: what the controller's half holds; what the node's half holds is not given back here
-KINDS = ("volume", "snapshot", "group")
-
-
 def release(ledger: Ledger, owner: str) -> None:
     """All bytes and records that `owner` holds; raises the first error, and what could not be released stays on the list."""
-    errors: list[TrivetError] = ledger.sweep(owner, KINDS)
+    errors = ledger.sweep(owner, KINDS)
     if errors:
         raise errors[0]
+
+
+@contextmanager
+def named(doing: str) -> Iterator[None]:
+    """What the kernel refuses is an error of Trivet's, which one volume has and the others survive."""
+    try:
+        yield
+    except OSError as error:
+        raise from_oserror(error, doing) from error

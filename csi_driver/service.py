@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from csi_driver import topology
 from csi_driver.capabilities import Capabilities, capabilities
 from csi_driver.durable import Flusher
 from csi_driver.locks import Holds
@@ -44,7 +45,7 @@ class Service:
 
     def topology(self) -> dict[str, str]:
         """Where this node's volumes can be reached: on this node."""
-        return {**self.settings.topology, f"topology.{self.settings.driver_name}/node": self.node_id}
+        return {**self.settings.topology, f"topology.{self.settings.driver_name}/node": topology.value(self.node_id)}
 
     def volume(self, volume_id: str, field: str = "volume_id") -> VolumeRecord:
         """The record of a volume that the cluster may use; NotFound for any other id."""

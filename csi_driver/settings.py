@@ -15,6 +15,9 @@ SECTION = "csi"
 #: CSI GetPluginInfo: a domain name of at most 63 characters
 _DRIVER = re.compile(r"[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?")
 _LONGEST_NODE_ID = 256
+#: CSI, Topology: an optional prefix and a name; a value is as a name, and both are Kubernetes' labels
+_LABEL = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+_PREFIX = re.compile(r"[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,12 @@ class Settings:
             raise InvalidArgument(f"driver-name: {self.driver_name!r} is not a domain name of at most 63 characters")
         if len(self.node_id.encode()) > _LONGEST_NODE_ID:
             raise InvalidArgument(f"node-id: is longer than {_LONGEST_NODE_ID} bytes")
+        for key, value in self.topology.items():
+            prefix, slash, name = key.rpartition("/")
+            if not _LABEL.fullmatch(name) or (slash and not _PREFIX.fullmatch(prefix)):
+                raise InvalidArgument(f"topology: {key!r} is not the key of a label")
+            if not _LABEL.fullmatch(value):
+                raise InvalidArgument(f"topology: {key}: {value!r} is not the value of a label")
         if self.max_volumes < 0:
             raise InvalidArgument(f"max-volumes: {self.max_volumes} is negative")
         if not 0 <= self.health_port < 1 << 16:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from runtime_core.errors import InvalidArgument, ResourceExhausted
+
+#: CSI, Topology: a value, as Kubernetes has them for labels
+_VALUE = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
+
+
+def value(text: str) -> str:
+    """`text` where it can be a segment's value; else one that stands for it, always the same."""
+    return text if _VALUE.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def check_requirement(requirement: csi.TopologyRequirement, here: Mapping[str, str]) -> None:

@@ -30,26 +30,28 @@ def controller_expand_volume(
         size = _size(service, record, request.capacity_range)
         if size > record.size and service.features.expansion == "offline" and (why := in_use(record)):
             raise FailedPrecondition(f"volume_id: {record.id} {why}, and this back end grows volumes only offline")
-        has_to_follow = grow(service, record, size)
+        has_to_follow = grow(service, record, size)[1]
     return csi.ControllerExpandVolumeResponse(capacity_bytes=size, node_expansion_required=has_to_follow)
 
 
-def grow(service: Service, record: VolumeRecord, size: int) -> bool:
-    """Let the back end grow it, also when a call before this one said so but did not end; whether the node has to follow."""
+def grow(service: Service, record: VolumeRecord, size: int) -> tuple[VolumeRecord, bool]:
+    """Let the back end grow it, also when a call before this one said so but did not end; the record after it, and
+    whether the node has to follow.
+    """
     volumes = service.records.volumes
     if size > record.size:
         volumes.update(record.id, lambda present: replace(present, growing_to=size))
         failpoint.hit("csi.expand.recorded")
     try:
         has_to_follow = service.backend.expand(replace(record, size=size).volume())
-    except TrivetError:
+    except (TrivetError, OSError):
         volumes.update(record.id, lambda present: replace(present, growing_to=0))
         raise
     failpoint.hit("csi.expand.made")
-    if size > record.size or record.growing_to:
-        volumes.update(record.id, lambda present: replace(present, size=size, growing_to=0))
+    if size > record.size:
+        record = volumes.update(record.id, lambda present: replace(present, size=size, growing_to=0))
         service.store.flush()
-    return has_to_follow
+    return record, has_to_follow
 
 
 def _size(service: Service, record: VolumeRecord, wanted: csi.CapacityRange) -> int:

@@ -38,7 +38,9 @@ def change(service: Service, record: VolumeRecord, changes: Mapping[str, str]) -
     failpoint.hit("csi.modify.recorded")
     try:
         service.backend.modify(volume)
-    except TrivetError:
+    except (TrivetError, OSError):
+        # Half of it may be done. Until it is undone the record says what it shall be: recovery goes on with that.
+        volumes.update(record.id, lambda present: replace(present, changing_to=record.mutable_parameters))
         service.backend.modify(record.volume())
         volumes.update(record.id, lambda present: replace(present, changing_to=None))
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from csi_driver import ids
 from csi_driver.api.v1 import csi_pb2 as csi
 from tests.support.csi_daemon import MIB, NODE, CsiDaemon, capability, create_request, from_snapshot, from_volume
+from tests.support.csi_node import own_mounts
 
 _ROOT = Path(__file__).parents[3]
 _POINT = re.compile(r'failpoint\.hit\("([a-z.-]+)"\)')
@@ -249,3 +251,41 @@ def test_two_hundred_volumes_made_at_once_and_killed_in_between(make_daemon: Cal
     made = [daemon.create(f"v{number}").volume_id for number in range(200)]
     assert all(made[number] == volume_id for number, volume_id in done.items())
     assert set(made) == set(_on_disk(daemon, "volumes")) and len(set(made)) == 200
+
+
+def test_a_full_disk_refuses_and_loses_nothing(make_daemon: Callable[..., CsiDaemon], tmp_path: Path) -> None:
+    """Records and volumes on a file system of eight MiB: what does not fit leaves nothing, and later calls succeed."""
+    with own_mounts():
+        (tmp_path / "root").mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path / "root")], check=True)
+        daemon = make_daemon()
+        daemon.start()
+        volume_id = daemon.create("v", 2 * MIB).volume_id
+        (daemon.root / "memory/volumes" / volume_id).write_bytes(_CONTENT * 2)
+        snapshots = []
+        with pytest.raises(grpc.RpcError) as refused:
+            for number in range(8):
+                snapshots.append(daemon.snapshot(f"s{number}", volume_id).snapshot_id)
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and 1 <= len(snapshots) < 8
+        assert _snapshots(daemon) == set(snapshots) == set(_on_disk(daemon, "snapshots"))
+        _fill(daemon.root / "filler")
+        with pytest.raises(grpc.RpcError) as refused:
+            for number in range(1000):
+                daemon.create(f"f{number}")
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        before = _volumes(daemon)
+        daemon.kill()
+        (daemon.root / "filler").unlink()
+        daemon.start()
+        assert _volumes(daemon) == before == _on_disk(daemon, "volumes")
+        assert _snapshots(daemon) == set(snapshots) == set(_on_disk(daemon, "snapshots"))
+        assert (daemon.root / "memory/volumes" / volume_id).read_bytes() == _CONTENT * 2
+        daemon.controller.DeleteSnapshot(csi.DeleteSnapshotRequest(snapshot_id=snapshots.pop()))
+        assert daemon.snapshot("later", volume_id).ready_to_use
+        daemon.stop()
+
+
+def _fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(4096))

@@ -359,6 +359,23 @@ def test_a_wrong_parameter_changes_nothing(driver: Driver, volume_id: str, wrong
     assert driver.backend.applied == {} and driver.service.records.volumes.get(volume_id).mutable_parameters == {}
 
 
+@pytest.mark.parametrize("error", [ResourceExhausted("no room"), OSError(5, "Input/output error")])
+def test_a_change_that_fails_half_way_is_undone(driver: Driver, error: Exception) -> None:
+    volume_id = driver.CreateVolume(create_request("v", mutable_parameters={"iops": "1"})).volume.volume_id
+    modify = driver.backend.modify
+
+    def fail(volume: Any) -> None:
+        modify(volume)
+        if volume.parameters["iops"] == "5":
+            raise error
+
+    driver.backend.modify = fail  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
+        driver.ControllerModifyVolume(csi.ControllerModifyVolumeRequest(volume_id=volume_id, mutable_parameters={"iops": "5"}))
+    record = driver.service.records.volumes.get(volume_id)
+    assert driver.backend.applied[volume_id] == {"iops": "1"} == record.mutable_parameters and record.changing_to is None
+
+
 # ---- health and capacity
 
 

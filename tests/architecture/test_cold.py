@@ -21,6 +21,12 @@ _DEAR = {"typing", "dataclasses", "logging", "grpc", "stevedore", "pyroute2", "y
         "plugins.cgroup_managers.v1",
         "plugins.cgroup_managers.v2",
         "cni_plugins.skel",
+        "cni_plugins.main.bridge",
+        "cni_plugins.ipam.host_local.plugin",
+        "cni_plugins.ipam.static",
+        "cni_plugins.ipam.dhcp.plugin",
+        "cni_plugins.ipam.dhcp.daemon",
+        "cni_plugins.meta.portmap",
     ],
 )
 def test_module_loads_nothing_dear(module: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from cni_plugins.ipam.host_local.leases import list_leases
 from cri.api.v1 import api_pb2 as api
 from runtime_core.kernel import mounts, netlink
 from runtime_core.network.links import Links
@@ -112,8 +113,7 @@ def _owned(node: DemoNode) -> list[str]:
     for part in ("state/pods", "state/netns", "root/cni", "root/overlayfs/snapshots", "root/overlayfs/stage"):
         path = node.directory / part
         found += [f"{part}/{name}" for name in os.listdir(path)] if path.exists() else []
-    ipam = node.directory / "ipam" / "demo"
-    found += [f"address {name}" for name in os.listdir(ipam) if name[0].isdigit()] if ipam.exists() else []
+    found += [f"address {lease.address}" for lease in list_leases(str(node.directory / "ipam"))]
     found += [f"mount {point}" for point in mounts.mounted() if point.startswith(str(node.directory / "state"))]
     with netlink.Socket() as sock:
         links = Links(sock)

@@ -104,7 +104,7 @@ class BtrfsBackend:
 
     def delete(self, volume_id: str) -> None:
         path = self._layout.volume(volume_id)
-        self._blocks.detach(volume_id)
+        self._blocks.release(volume_id)
         self._layout.discard(path)
 
     def expand(self, volume: Volume) -> bool:
@@ -196,7 +196,7 @@ class BtrfsBackend:
         if not os.path.isdir(os.path.join(self._layout.volume(volume.id), _DATA)):
             return [Problem("ImageMissing", f"its subvolume in {self._layout.volume(volume.id)} is gone")]
         found = health.of_mount(mounted) if mounted else []
-        if not found and self.usage(volume, mounted).available == 0:
+        if not found and self.usage(volume, mounted).available < sizes.SCRAP:
             found.append(Problem("QuotaExceeded", f"all of its {volume.size} bytes are used"))
         return found
 

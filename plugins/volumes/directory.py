@@ -171,6 +171,6 @@ class DirectoryBackend:
             return [Problem("ImageMissing", f"its directory {path} is gone")]
         found = health.of_mount(mounted) if mounted else []
         limit, used = (0, 0) if found else self._projects.usage(path)
-        if limit and used >= limit:
+        if limit and used + sizes.SCRAP > limit:
             found.append(Problem("QuotaExceeded", f"all of its {limit} bytes are used"))
         return found

@@ -86,7 +86,7 @@ class LoopBackend:
 
     def delete(self, volume_id: str) -> None:
         path = self._layout.volume(volume_id)
-        self._node.detach(volume_id)
+        self._node.release(volume_id)
         self._layout.discard(path)
 
     def expand(self, volume: Volume) -> bool:

@@ -38,6 +38,7 @@ KILLS = {
     "mount": ["volume.mount.formatted", "volume.attached"],
     "grown mount": ["volume.mount.checked", "volume.attached"],
     "expand": ["volume.expand.sized"],
+    "grow": ["volume.grow.device"],
     "detach": ["volume.detached"],
 }
 
@@ -375,6 +376,22 @@ class VolumeContract:
                 assert (again / "file").read_text() == "seen"
         world.make().detach("v")
 
+    def test_after_a_reboot(self, world: World, access: Access) -> None:
+        """Mounts and devices are gone, the disk is not: everything is attached again with what was synced."""
+        volume = world.made("v", access)
+        if access == "block":
+            world.write(Path(world.backend.device(volume, read_only=False)), b"synced")
+        else:
+            with world.mounted(volume) as place:
+                world.write(place, b"synced")
+        for number in bound_loops(world.targets.parent):
+            if "/v/" in loop_device.backing_file(number):
+                loop_device.detach(number)
+        after = replace(world, backend=world.make())
+        after.backend.detach("v")
+        with after.open(volume) as place:
+            assert world.read(place, 6) == b"synced"
+
     def test_problems_are_told(self, world: World) -> None:
         """None of a sound volume, mounted or not; NotMounted of one that should be."""
         volume = world.made("v")
@@ -459,6 +476,30 @@ class VolumeContract:
                 world.backend.create(copy, Source("snapshot", snapshot_id, volume))
             places = [stack.enter_context(world.open(copy)) for copy in copies]
             assert check_order(places[0], places[-1]) >= 20
+
+    def test_a_snapshot_of_devices_in_use_is_one_instant(self, world: World) -> None:
+        """Of numbers written to the first device, then to the second: the second never is ahead. Or it is Unavailable."""
+        need_feature(world, "groups")
+        need_access(world, "block")
+        volumes = [world.made(name, "block", 8 * MIB) for name in "vw"]
+        group = list(zip("st", volumes, strict=True))
+        with world.open(volumes[0]) as one, world.open(volumes[1]) as two:
+            with counting(one, two):
+                wait_until(lambda: count_of(two) > 20, "nobody writes")
+                try:
+                    world.backend.snapshot(group)
+                except Unavailable:
+                    assert world.backend.snapshots() == set()
+            if not world.backend.snapshots():
+                world.backend.snapshot(group)
+        counts = []
+        for snapshot_id, volume in group:
+            copy = replace(volume, id=f"c{volume.id}")
+            world.backend.create(copy, Source("snapshot", snapshot_id, volume))
+            with world.open(copy) as device:
+                counts.append(count_of(device))
+        assert counts[0] - 1 <= counts[1] <= counts[0]
+        assert counts[1] > 20
 
     def test_a_group_of_which_one_is_missing(self, world: World) -> None:
         """None is made."""
@@ -576,6 +617,19 @@ class VolumeContract:
             assert world.read(place, 6) == b"before"
             assert after.backend.usage(larger, str(place)).total > 1.5 * volume.size
 
+    def _killed_in_grow(self, world: World, volume: Volume, point: str) -> None:
+        if world.backend.features().expansion != "online":
+            pytest.skip("this back end does not announce online expansion")
+        larger = replace(volume, size=2 * volume.size)
+        with world.open(volume) as place:
+            world.backend.expand(larger)
+            mounted = "" if volume.access == "block" else str(place)
+            dies(world, point, lambda backend: grown(backend, larger, mounted))
+            grown(world.make(), larger, mounted)
+        with replace(world, backend=world.make()).open(larger) as place:
+            assert world.read(place, 6) == b"before"
+            assert world.backend.usage(larger, str(place)).total > 1.5 * volume.size
+
     def _killed_in_detach(self, world: World, volume: Volume, point: str) -> None:
         os.close(opened(world.backend, volume))
         dies(world, point, lambda backend: backend.detach("v"))
@@ -620,6 +674,13 @@ def opened(backend: VolumeBackend, volume: Volume) -> int:
     if volume.access == "block":
         return os.open(backend.device(volume, read_only=False), os.O_RDONLY)
     return backend.mount(volume, [], read_only=False)
+
+
+def grown(backend: VolumeBackend, volume: Volume, mounted: str) -> None:
+    try:
+        backend.grow(volume, mounted)
+    except FailedPrecondition:
+        pass  # at the next mount, then
 
 
 def dies(world: World, point: str, act: Callable[[VolumeBackend], object]) -> None:
@@ -669,6 +730,30 @@ def writer(*places: Path) -> Iterator[None]:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+@contextmanager
+def counting(*devices: Path) -> Iterator[None]:
+    """Somebody who writes 1, 2, 3 … to the first device, each then to the second, synced."""
+    child = os.fork()
+    if child == 0:
+        try:
+            opened = [os.open(device, os.O_WRONLY | os.O_SYNC) for device in devices]
+            for number in range(1, 1_000_000):
+                for descriptor in opened:
+                    os.pwrite(descriptor, number.to_bytes(8, "big") * 512, 0)
+        finally:
+            os._exit(1)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def count_of(device: Path) -> int:
+    with open(device, "rb") as file:
+        return int.from_bytes(file.read(8), "big")
 
 
 def durable(path: Path, content: bytes) -> None:

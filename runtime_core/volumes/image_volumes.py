@@ -67,6 +67,13 @@ class ImageVolumes:
     def is_attached(self, volume_id: str) -> bool:
         return bool(loop_device.find(os.path.join(self._layout.volume(volume_id), images.NAME)))
 
+    def release(self, volume_id: str) -> None:
+        """Before its image is deleted: FailedPrecondition while a file system on it is mounted, by whomever."""
+        path = os.path.join(self._layout.volume(volume_id), images.NAME)
+        if any(loop_device.is_claimed(number) for number in loop_device.find(path)):
+            raise FailedPrecondition(f"volume {volume_id} is mounted")
+        self.detach(volume_id)
+
     def mount(self, volume: Volume, flags: Sequence[str], *, read_only: bool) -> int:
         parsed = mount_flags.parse(flags, read_only=read_only)
         image = self.image(volume.id)

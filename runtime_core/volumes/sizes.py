@@ -8,6 +8,8 @@ from runtime_core.errors import OutOfRange, ResourceExhausted
 from runtime_core.interfaces.volume import Capacity, Usage
 
 MIB = 1 << 20
+#: what stays free when a quota refuses to give more: less than a write needs with its metadata
+SCRAP = 64 << 10
 #: 8 EiB less one unit: the largest file offset
 LARGEST = (1 << 63) - MIB
 

@@ -56,6 +56,16 @@ def test_a_device_that_somebody_detached(loop: World) -> None:
     assert reasons(loop, block, device) == ["DeviceGone"]
 
 
+def test_a_mounted_volume_is_not_deleted(loop: World, volume: Volume) -> None:
+    """FailedPrecondition, also when only a mount that nobody sees holds it; afterwards it can be."""
+    mounted = loop.backend.mount(volume, [], read_only=False)
+    with pytest.raises(FailedPrecondition, match="v is mounted"):
+        loop.backend.delete("v")
+    os.close(mounted)
+    loop.backend.delete("v")
+    assert loop.backend.volumes() == set()
+
+
 def test_a_torn_image(loop: World, volume: Volume) -> None:
     """Shorter than the volume: told, not hidden."""
     os.truncate(image(loop), volume.size // 2)

@@ -49,12 +49,14 @@ def test_a_full_volume_says_so(tmp_path: Path) -> None:
         backend = BtrfsBackend(str(below / "root"), {})
         backend.create(VOLUME, None)
         path = below / "root" / "volumes" / "v" / "data"
-        with pytest.raises(OSError, match="quota"), open(path / "file", "wb", buffering=0) as file:
-            while True:
-                file.write(os.urandom(MIB))
-                os.fsync(file.fileno())
+        with open(path / "file", "wb", buffering=0) as file:
+            for chunk in (MIB, 4096):
+                with pytest.raises(OSError, match="quota"):
+                    while True:
+                        file.write(os.urandom(chunk))
+                        os.fsync(file.fileno())
         os.sync()
-        assert backend.usage(VOLUME, "").available < 2 * MIB
+        assert [problem.reason for problem in backend.problems(VOLUME, "")] == ["QuotaExceeded"]
 
 
 def test_a_snapshot_of_a_subvolume_has_no_block_view(tmp_path: Path) -> None:

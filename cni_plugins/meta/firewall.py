@@ -61,11 +61,12 @@ def check(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """Take away the admissions of whoever is not in cni.dev/valid-attachments."""
+    """Take away the admissions of whoever is not in cni.dev/valid-attachments; mend what is known to be broken."""
     for driver in _candidates(request):
         owners = {owner for _address, owner in driver.admitted()}
         for owner in backends.stale_owners(request, owners):
             _remove(request, driver, owner)
+        driver.mend()
 
 
 def status(request: Request) -> None:

@@ -52,11 +52,12 @@ def check(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """Take away the port maps of whoever is not in cni.dev/valid-attachments."""
+    """Take away the port maps of whoever is not in cni.dev/valid-attachments; mend what is known to be broken."""
     for driver in backends.candidates(request, needs_iptables=portmap_conf.needs_iptables(request)):
         owners = {owner for _port, _address, owner in driver.mapped_ports()}
         for owner in backends.stale_owners(request, owners):
             _unmap(driver, owner)
+        driver.mend()
 
 
 def status(request: Request) -> None:

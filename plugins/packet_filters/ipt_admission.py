@@ -19,10 +19,7 @@ import re
 
 from plugins.packet_filters import ipt_command as ipt
 from runtime_core.errors import InvalidArgument
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from runtime_core.interfaces.packet_filter import AdmissionOptions
+from runtime_core.interfaces.packet_filter import AdmissionOptions
 
 _CHAIN, _ISOLATION, _TO = "TRIVET-FORWARD", "TRIVET-ISOLATION", "TRIVET-ISOLATION-TO"
 _SAYS = ["-m", "comment", "--comment", "Trivet firewall"]
@@ -95,6 +92,18 @@ def lacking(addresses: list[str], options: AdmissionOptions, owner: str) -> list
             if there != wanted:
                 said.append(f"the rules of chain {chain}")
     return said
+
+
+def mend() -> None:
+    """What the pods' rules stand on, and the isolation that they speak of."""
+    for version in filter(ipt.is_there, ipt.FAMILIES):
+        with ipt.alone():
+            present = ipt.rules(version, "filter", _CHAIN)
+            pods = _pods(present)
+            if pods:
+                admin = next(iter({ipt.after(words, "-j") for words in pods} - {"ACCEPT"}), "")
+                lines = _foundation(version, present, AdmissionOptions(admin_chain=admin))
+                ipt.restore(version, {"filter": [*lines, *_isolation(pods)]})
 
 
 def _rules(version: int, addresses: list[str], options: AdmissionOptions, owner: str) -> list[list[str]]:

@@ -59,6 +59,14 @@ def listed() -> list[tuple[str, str]]:
     return found
 
 
+def mend() -> None:
+    for version in filter(ipt.is_there, ipt.FAMILIES):
+        with ipt.alone():
+            present = ipt.rules(version, "nat", CHAIN)
+            if pods(present):
+                ipt.restore(version, {"nat": foundation(version, present)})
+
+
 def foundation(version: int, present: list[list[str]] | None) -> list[list[str]]:
     """What the chain lacks. `present`: its rules."""
     lines = [] if present is not None else [[f":{CHAIN}", "-", "[0:0]"], ["-A", CHAIN, "-d", _MULTICAST[version], "-j", "RETURN"]]

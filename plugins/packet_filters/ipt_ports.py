@@ -21,12 +21,10 @@ import re
 from plugins.packet_filters import ipt_command as ipt
 from plugins.packet_filters import ipt_masquerade
 from runtime_core.errors import FailedPrecondition, InvalidArgument
-from runtime_core.interfaces.packet_filter import PortMap
+from runtime_core.interfaces.packet_filter import PortMap, PortOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime_core.interfaces.packet_filter import PortOptions
-
     Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 _CHAIN, _PREFIX = "TRIVET-HOSTPORTS", "TRIVET-DN-"
@@ -98,6 +96,21 @@ def lacking(addresses: list[str], ports: list[PortMap], options: PortOptions, ow
             words.append(f"a rule of chain {chain}")
         words += [f"{table}: {' '.join(line)}" for table, lines in _missing(version, options).items() for line in lines]
     return words
+
+
+def mend() -> None:
+    """What the containers' chains stand on; of their own rules no more is known than is there."""
+    for version in filter(ipt.is_there, ipt.FAMILIES):
+        with ipt.alone():
+            lines = ipt.rules(version, "nat") or []
+            own = [words for words in lines if words[:1] == ["-A"] and words[1].startswith(_PREFIX)]
+            if not own:
+                continue
+            bits = {
+                int(mark.partition("/")[0], 16).bit_length() - 1 for words in own if (mark := ipt.after(words, "--set-xmark"))
+            }
+            for options in [PortOptions(mark_bit=bit) for bit in sorted(bits)] or [PortOptions(is_masquerading=False)]:
+                ipt.restore(version, _missing(version, options))
 
 
 def _fitting(interface: Interface, ports: list[PortMap]) -> list[PortMap]:

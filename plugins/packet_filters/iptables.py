@@ -55,6 +55,11 @@ class IptablesFilter:
     def lacking_admission(self, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
         return ipt_admission.lacking(addresses, options, owner)
 
+    def mend(self) -> None:
+        ipt_ports.mend()
+        ipt_masquerade.mend()
+        ipt_admission.mend()
+
 
 def _check(owner: str) -> None:
     if len(owner.encode()) > _MOST_OWNER:

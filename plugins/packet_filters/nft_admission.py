@@ -62,6 +62,10 @@ def lacking(sock: Socket, addresses: list[str], options: AdmissionOptions, owner
     return words
 
 
+def mend(sock: Socket) -> None:
+    _TABLE.mend(sock)
+
+
 def _plan(addresses: list[str], options: AdmissionOptions) -> list[tuple[int, list[Part], list[Element]]]:
     if options.admin_chain:
         raise InvalidArgument("iptablesAdminChainName: only the iptables backend has chains of iptables")

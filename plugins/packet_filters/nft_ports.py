@@ -82,6 +82,10 @@ def lacking(sock: Socket, addresses: list[str], ports: list[PortMap], options: P
     return words
 
 
+def mend(sock: Socket) -> None:
+    _TABLE.mend(sock)
+
+
 def _plan(addresses: list[str], ports: list[PortMap], options: PortOptions) -> list[tuple[int, list[Part], list[Element]]]:
     """(family, parts, elements) for each address that any port leads to."""
     if options.mark_chain:
@@ -208,12 +212,13 @@ def _read(family: int, element: Element) -> tuple[PortMap, str]:
 
 
 def _part(family: int, name: str) -> Part:
-    """With the names of its sets and chains, for taking it away."""
+    """By its name: for taking it away, and for mending it."""
     kind, _dash, rest = name.partition("-")
-    if kind == "dnat":
-        return _dnat(family, name[len("dnat") :], [])
-    if kind.startswith("mark"):
-        return _mark(family, int(kind[4:]), name[len(kind) :], [])
+    if kind == "dnat" or kind.startswith("mark"):
+        suffix = name[len(kind) :]
+        part = _dnat(family, suffix, []) if kind == "dnat" else _mark(family, int(kind[4:]), suffix, [])
+        part.is_complete = not suffix  # of conditions no more is known
+        return part
     if kind.startswith("masq"):
         return _masq(family, int(kind[4:]), int(rest))
     return _guard(family)

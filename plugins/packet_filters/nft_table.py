@@ -53,7 +53,7 @@ class Element:
 class Part:
     """What elements stand on; its sets, chains and shared elements are named "<name>-…"."""
 
-    __slots__ = ("chains", "name", "sets", "shared")
+    __slots__ = ("chains", "is_complete", "name", "sets", "shared")
 
     def __init__(
         self,
@@ -62,9 +62,17 @@ class Part:
         sets: dict[str, tuple[list[int], list[int] | None]] | None = None,
         chains: dict[str, tuple[str, int, int, list[list[Any]]]] | None = None,
         shared: list[Element] | None = None,
+        is_complete: bool = True,
     ) -> None:
-        """`sets`: key and data types; `chains`: kind, hook, priority and rules; `shared`: elements that go with the part."""
-        self.name, self.sets, self.chains, self.shared = name, sets or {}, chains or {}, shared or []
+        """`sets`: key and data types; `chains`: kind, hook, priority and rules; `shared`: elements that go with the part.
+        One that is not complete has rules that nobody should make."""
+        self.name, self.sets, self.chains, self.shared, self.is_complete = (
+            name,
+            sets or {},
+            chains or {},
+            shared or [],
+            is_complete,
+        )
 
 
 class Attachment:
@@ -138,6 +146,32 @@ class Table:
             if found is None or found[0] != element.data or not is_same(found[1], owner):
                 missing.append(element)
         return missing
+
+    def mend(self, sock: Socket) -> None:
+        """What attachments lack is put back, as far as it is known from their records."""
+        for attachment in self.everything(sock):
+            for _attempt in range(_ATTEMPTS):
+                generation = sock.generation()
+                messages = self._mending(sock, attachment)
+                try:
+                    if messages:
+                        sock.transact(messages, generation)
+                    break
+                except OSError as error:
+                    if error.errno not in _LOST:
+                        raise
+
+    def _mending(self, sock: Socket, attachment: Attachment) -> list[Message]:
+        family, owner = attachment.family, attachment.owner
+        parts = [self._part(family, name) for name in attachment.parts]
+        missing = self.lacking(sock, family, owner, parts, attachment.elements)
+        lame = [part for part in missing if isinstance(part, Part) and part.is_complete]
+        lame += [part for part in parts if any(self._holder(sock, family, one) is None for one in part.shared)]
+        messages = self._foundation(family, lame) if lame else []
+        for one in missing:
+            if isinstance(one, Element) and self._holder(sock, family, one) is None:
+                messages.append(nft.element(family, self.name, one.in_set, one.key, one.data, owner))
+        return messages
 
     def _record(self, family: int, owner: str, parts: list[Part], elements: list[Element]) -> list[Message]:
         chain = _chain(owner)

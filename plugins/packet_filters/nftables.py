@@ -65,6 +65,11 @@ class NftablesFilter:
         with _kernel(f"checking the admission of {owner}") as sock:
             return nft_admission.lacking(sock, addresses, options, owner)
 
+    def mend(self) -> None:
+        with _kernel("mending the rules of nftables") as sock:
+            nft_ports.mend(sock)
+            nft_admission.mend(sock)
+
 
 @contextmanager
 def _kernel(doing: str) -> Iterator[Socket]:

@@ -60,6 +60,10 @@ if TYPE_CHECKING:
         def lacking_admission(self, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
             """What is not there as admit made it, in words."""
             ...
+
+        def mend(self) -> None:
+            """What somebody else has taken away of all this is put back, as far as what is left tells. Idempotent."""
+            ...
 else:
 
     class PacketFilter:  # the cold half never needs the Protocol itself

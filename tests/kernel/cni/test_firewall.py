@@ -177,6 +177,28 @@ def test_check_sees_what_is_broken(guarded: Guarded, break_: list[str]) -> None:
     assert filters() == "" or "-F" in break_
 
 
+@pytest.mark.parametrize(
+    ("backend", "break_"),
+    [
+        ("nftables", ["nft", "flush", "set", "ip", "trivet_admission", "admit-pods"]),
+        ("nftables", ["nft", "flush", "set", "ip", "trivet_admission", "isolation-bridges"]),
+        ("nftables", ["nft", "flush", "chain", "ip", "trivet_admission", "isolation-forward"]),
+        ("iptables", ["iptables", "-F", "FORWARD"]),
+        ("iptables", ["iptables", "-F", "TRIVET-ISOLATION"]),
+    ],
+)
+def test_gc_mends(guarded: Guarded, break_: list[str]) -> None:
+    """What is left tells what there was."""
+    config = guarded.pod("c1", ingressPolicy="isolated")
+    run(*break_)
+    with pytest.raises(FailedPrecondition):
+        guarded.call("CHECK", config, "c1")
+    guarded.call("GC", {**config, "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]}, "")
+    guarded.call("CHECK", config, "c1")
+    guarded.call("DEL", config, "c1")
+    assert filters() == ""
+
+
 @backends
 def test_gc_keeps_the_named(guarded: Guarded) -> None:
     """Of its own network; without the list, everybody."""

@@ -294,6 +294,32 @@ def test_check_sees_what_is_broken(mapped: Mapped, break_: list[str]) -> None:
     assert filters() == ""
 
 
+@pytest.mark.parametrize(
+    ("backend", "break_"),
+    [
+        ("nftables", ["nft", "flush", "map", "ip", "trivet_hostports", "dnat-any"]),
+        ("nftables", ["nft", "flush", "set", "ip6", "trivet_hostports", "masq13-64-near"]),
+        ("nftables", ["nft", "flush", "chain", "ip", "trivet_hostports", "dnat-prerouting"]),
+        ("nftables", ["nft", "delete", "chain", "ip", "trivet_hostports", "local-guard"]),
+        ("iptables", ["iptables", "-t", "nat", "-F", "PREROUTING"]),
+        ("iptables", ["iptables", "-t", "nat", "-F", "POSTROUTING"]),
+        ("iptables", ["iptables", "-t", "nat", "-F", "TRIVET-POSTROUTING"]),
+        ("iptables", ["iptables", "-t", "raw", "-F"]),
+    ],
+)
+def test_gc_mends(mapped: Mapped, break_: list[str]) -> None:
+    """What is left tells what there was."""
+    config = mapped.add(_WEB)
+    run(*break_)
+    with pytest.raises(FailedPrecondition):
+        mapped.node.call("CHECK", config, mapped.pod)
+    mapped.node.call("GC", {**config, "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
+    mapped.node.call("CHECK", config, mapped.pod)
+    assert mapped.seen(mapped.outside, _NODE[4]) == _OUTSIDE[4]
+    mapped.node.call("DEL", config, mapped.pod)
+    assert filters() == ""
+
+
 @pytest.mark.parametrize("backend", ["nftables"])
 @pytest.mark.parametrize(
     ("change", "message"),

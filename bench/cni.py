@@ -31,6 +31,7 @@ Samples = dict[str, dict[str, list[float]]]
 _GO_PLUGINS = ("bridge", "host-local", "portmap")
 _RULES = 10_000
 _PORT = 8080
+_TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Side:
@@ -48,6 +49,18 @@ class Side:
         for path in self.home.iterdir():
             if os.path.ismount(path):
                 namespaces.unpin_namespace(path)
+
+    def service_seconds(self) -> float:
+        """CPU time of the service and its children so far; nothing where there is none."""
+        try:
+            service = int((self.home.parent / "service.sock.lock").read_text())
+        except FileNotFoundError:
+            return 0.0
+        if self.name != "trivet" or "TRIVET_CNI_SERVICE" in self.environment:
+            return 0.0
+        children = Path(f"/proc/{service}/task/{service}/children").read_text().split()
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15] for pid in (service, *children)]
+        return sum(int(ticks) for one in fields for ticks in one) / _TICK
 
     def chain(self) -> list[dict[str, Any]]:
         ipam = {"type": "host-local", "dataDir": str(self.home / "ipam"), "ranges": [[{"subnet": "10.231.0.0/16"}]]}
@@ -169,19 +182,26 @@ def _directory(path: Path) -> Path:
 
 def _rounds(rows: dict[Side, str], count: int, samples: Samples) -> None:
     """`count` times each, in turns; one more before, which is not counted. In-process is set beside the Go set."""
+    used: dict[Side, float] = defaultdict(float)
+    before = {side: side.service_seconds() for side in rows}
     for number in range(count + 1):
         for side, row in rows.items() if number % 2 else reversed(rows.items()):
             with _entered(side.node):
+                own = _processor_seconds()
                 container = f"r{number}"
                 begun = time.perf_counter()
                 result = side.add(container, side.pod)
                 added = time.perf_counter()
                 side.delete(container, side.pod, result)
                 ended = time.perf_counter()
+                used[side] += _processor_seconds() - own
             if number:
                 name = "go" if side.name == "go" else "trivet"
                 samples[f"{row % 'ADD'}, ms"][name].append((added - begun) * 1000)
                 samples[f"{row % 'DEL'}, ms"][name].append((ended - added) * 1000)
+    for side, row in rows.items():
+        seconds = used[side] + side.service_seconds() - before[side]
+        samples[f"{row % 'ADD and DEL'}, CPU ms"]["go" if side.name == "go" else "trivet"].append(seconds * 1000 / (count + 1))
     for row in rows.values():
         for verb in ("ADD", "DEL"):
             go = samples[f"{next(r for s, r in rows.items() if s.name == 'go') % verb}, ms"]["go"]
@@ -256,6 +276,11 @@ def _entered(node: Path) -> Iterator[None]:
     finally:
         os.close(home)
         os.close(there)
+
+
+def _processor_seconds() -> float:
+    """Of this process and all that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def _end_service(socket: str) -> None:

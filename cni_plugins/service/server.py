@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _EXTRA = ("cni_plugins.skel", "runtime_core.cni.invoke")
 _BACKLOG = 1024
 _ENDING = (signal.SIGTERM, signal.SIGINT)
-#: more at once only wait for the kernel's locks and take memory from each other
-_CHILDREN_PER_CPU = 4
+#: more at once would only wait for the kernel's locks; fewer could all wait for a DHCP server
+_MOST_CHILDREN = 32
 #: a chain's next plugin comes while the place of the first is filled
 _WAITING = 2
 #: so many children serve one call after the other, which spares a fork and pages of memory; each so often
@@ -118,7 +118,6 @@ class _Loop:
         self._lock = lock
         self._waiting: set[int] = set()
         self._working: set[int] = set()
-        self._most = _CHILDREN_PER_CPU * (os.cpu_count() or 1)
         self._is_ending = False
         #: a child writes its pid when it has a caller, and its negative when it waits for the next
         self._told, self._tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -189,7 +188,7 @@ class _Loop:
         self._working.discard(pid)
 
     def _fork_waiting(self) -> None:
-        while len(self._waiting) < _WAITING and len(self._waiting) + len(self._working) < self._most:
+        while len(self._waiting) < _WAITING and len(self._waiting) + len(self._working) < _MOST_CHILDREN:
             self._fork()
 
     def _fork(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import os
@@ -210,20 +209,24 @@ class Cluster(Node):
         return any(driver["name"] == DRIVER for driver in self.api.get(path)["spec"]["drivers"] or [])
 
     def close(self) -> list[str]:
-        left = super().close() if self._kubelet is not None else []
-        if self._driver is not None and self._driver.poll() is None:
-            self._driver.terminate()
-            self._reap_driver()
-        for program in reversed(self._programs):
-            program.terminate()
-        for program in self._programs:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                program.wait(20)
-            if program.poll() is None:
-                program.kill()
-                program.wait()
-        return left
+        try:
+            return super().close()
+        finally:
+            if self._driver is not None and self._driver.poll() is None:
+                self._driver.terminate()
+                self._reap_driver()
+            for program in reversed(self._programs):
+                _end(program)
 
     def images(self) -> list[str]:
         """Volumes of the driver that are on disk."""
         return sorted(os.listdir(self.directory / "csi" / "loop" / "volumes"))
+
+
+def _end(program: subprocess.Popen[bytes]) -> None:
+    program.terminate()
+    try:
+        program.wait(20)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        program.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from e2e.csi.cluster import DRIVER, NODE
@@ -74,7 +73,3 @@ def claimed(name: str, claim_name: str) -> dict[str, Any]:
 
 def inline(name: str, size: str) -> dict[str, Any]:
     return {"name": name, "csi": {"driver": DRIVER, "volumeAttributes": {"size": size}}}
-
-
-def deployed() -> list[Path]:
-    return sorted((Path(__file__).parents[1] / "deploy").glob("*.yaml"))

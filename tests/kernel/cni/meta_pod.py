@@ -61,6 +61,15 @@ class Pod:
         assert link is not None
         return link
 
+    def lacks(self) -> set[tuple[str, str]]:
+        """What the CHECK of the plugin before would miss: it looks for routes in every table."""
+        with self.inside() as links:
+            far = links.find("eth0")
+            assert far is not None
+            present = {(address, "") for address in links.addresses(far.index)} | links.routes(far.index)
+        wanted = {*((address, "") for address in _with_length(POD)), ("0.0.0.0/0", HOST[0]), ("::/0", HOST[1])}
+        return wanted - present
+
     def close(self) -> None:
         namespaces.unpin_namespace(self.path)
 

@@ -6,17 +6,16 @@ no longer there must not keep it from succeeding.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from csi_driver.node import mount_table, place, release, stage, unstage
 from csi_driver.node.mount_table import Mount
+from csi_driver.node.thaw import thaw
 from csi_driver.records import VolumeRecord
 from csi_driver.service import Service
 from runtime_core.errors import InvalidArgument, NotFound, TrivetError, from_oserror
-from runtime_core.kernel import filesystems
 from runtime_core.store.ledger import Entry
 
 
@@ -30,7 +29,7 @@ def recover_node(service: Service) -> None:
         _try(service, record.id, _reconcile, record, mounted)
     records = service.records.volumes.all()
     for path in _unknown_mounts(service, records, mounted):
-        _try(service, path, release.unmount, path, "path")
+        _try(service, path, release.unmount_last, path, "path")
     for record in records:
         if record.staging is None and not record.targets:
             _try(service, record.id, _detach, record)
@@ -85,10 +84,9 @@ def _reconcile(service: Service, record: VolumeRecord, mounted: dict[str, Mount]
     if record.access == "block":
         stage.make_usable(service, record, record.staging)
         return
-    mount = mounted.get(record.staging.path)
-    if mount is None:
+    if record.staging.path not in mounted:
         _reset_staging(service, record)
-    elif mount_table.is_of(mount, service.settings.root):
+    else:
         _thaw(service, record.staging.path)
 
 
@@ -122,9 +120,5 @@ def _reset_staging(service: Service, record: VolumeRecord) -> None:
 def _thaw(service: Service, path: str) -> None:
     """Who froze it for a snapshot is dead."""
     with place.opened(service.settings.kubelet_dir, path, "path") as there:
-        descriptor = place.open_there(there, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if filesystems.thaw(descriptor):
+        if thaw(service, there):
             service.log.warning("recovery", of=path, what="was frozen")
-    finally:
-        os.close(descriptor)

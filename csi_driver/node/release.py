@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from csi_driver.node import place
+from csi_driver.node.thaw import thaw
 from csi_driver.service import Service
 from runtime_core.errors import FailedPrecondition, NotFound, TrivetError
 from runtime_core.kernel import failpoint
@@ -42,30 +43,37 @@ def release(service: Service, entry: Entry) -> None:
         service.backend.delete(entry.owner)
         service.records.volumes.delete(entry.owner)
         return
-    unmount(service, entry.reference, entry.kind)
-    if entry.kind == TARGET:
-        _remove(service, entry)
-    else:
+    if entry.kind == STAGING:
+        unmount_last(service, entry.reference, entry.kind)
         service.backend.detach(entry.owner)
-
-
-def _remove(service: Service, entry: Entry) -> None:
+        return
     try:
-        unmount(service, entry.reference, entry.kind, remove=True)
-    except FailedPrecondition as error:  # it was there before us
+        unmount_target(service, entry.reference, entry.kind)
+    except FailedPrecondition as error:  # the directory was there before us; what was mounted on it is gone
         service.log.warning("undo", volume=entry.owner, kind=entry.kind, path=entry.reference, error=str(error))
 
 
-def unmount(service: Service, path: str, field: str, *, remove: bool = False) -> None:
-    """Nothing is mounted at `path` any more, and when it was made for a mount it is gone too. Idempotent."""
+def unmount_last(service: Service, path: str, field: str) -> None:
+    """Take the last mount of a file system away from `path`. Idempotent."""
+    try:
+        with place.opened(service.settings.kubelet_dir, path, field) as there:
+            if place.is_mounted(there):
+                thaw(service, there)
+            place.unmount(there)
+            failpoint.hit("csi.release.unmounted")
+    except NotFound:
+        return  # the kubelet's directory around it is gone, and so is what was in it
+
+
+def unmount_target(service: Service, path: str, field: str) -> None:
+    """Take a mount away, and what was made for it. Idempotent; FailedPrecondition when what was made holds something now."""
     try:
         with place.opened(service.settings.kubelet_dir, path, field) as there:
             place.unmount(there)
-            failpoint.hit("csi.release.unmounted")
-            if remove:
-                place.remove(there)
+            failpoint.hit("csi.release.target-unmounted")
+            place.remove(there)
     except NotFound:
-        return  # the kubelet's directory around it is gone, and so is what was in it
+        return
 
 
 def is_mounted(service: Service, path: str) -> bool:

@@ -25,6 +25,8 @@ def unpublish_volume(service: Service, request: csi.NodeUnpublishVolumeRequest, 
         record = find.volume(service, request.volume_id)
         path = place.checked(service.settings.kubelet_dir, request.target_path, "target_path")
         if path in record.targets:
+            if record.ephemeral:
+                release.unmount_last(service, path, "target_path")
             _unpublish(service, record.id, path)
             if record.ephemeral:
                 ephemeral.delete(service, record.id)
@@ -33,7 +35,7 @@ def unpublish_volume(service: Service, request: csi.NodeUnpublishVolumeRequest, 
 
 def _unpublish(service: Service, volume_id: str, path: str) -> None:
     with service.node.changing(volume_id):
-        release.unmount(service, path, "target_path", remove=True)
+        release.unmount_target(service, path, "target_path")
         failpoint.hit("csi.unpublish.unmounted")
         service.records.volumes.update(
             volume_id, lambda now: replace(now, targets={at: how for at, how in now.targets.items() if at != path})

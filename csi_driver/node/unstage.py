@@ -45,7 +45,7 @@ def _unstage(service: Service, record: VolumeRecord, path: str) -> None:
     if record.targets:
         raise FailedPrecondition(f"volume_id: the volume is still published at {next(iter(record.targets))}")
     with service.node.changing(record.id):
-        release.unmount(service, path, "staging_target_path", remove=False)
+        release.unmount_last(service, path, "staging_target_path")
         failpoint.hit("csi.unstage.unmounted")
         service.backend.detach(record.id)
         failpoint.hit("csi.unstage.detached")

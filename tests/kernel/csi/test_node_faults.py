@@ -305,6 +305,84 @@ def test_a_frozen_volume_holds_nobody(daemon: CsiDaemon) -> None:
     assert _left(daemon) == []
 
 
+@pytest.mark.parametrize("kind", ["claim", "inline"])
+def test_a_volume_that_somebody_left_frozen_can_be_taken_away(kind: str, daemon: CsiDaemon) -> None:
+    """Unmounted frozen it would keep its device for ever."""
+    life = Life(daemon)
+    daemon.start()
+    for step in (life._create, life._stage, life._publish, life._publish_inline):
+        step()
+    root = os.open(life.target(life.mount if kind == "claim" else "inline"), os.O_RDONLY)
+    filesystems.freeze(root)
+    os.close(root)
+    life.give_up()
+    assert _left(daemon) == []
+
+
+def test_two_hundred_devices_are_found_again(daemon: CsiDaemon) -> None:
+    """Made, staged and published by calls at once; the driver is killed; everything is taken away by calls at once."""
+    life, how = Life(daemon), capability("block")
+    daemon.start()
+    volumes: list[str] = []
+
+    def begin(number: int) -> None:
+        volume = daemon.create(f"v{number}", MIB, volume_capabilities=[how]).volume_id
+        where = {"volume_id": volume, "staging_target_path": life.staging(volume), "volume_capability": how}
+        daemon.controller.ControllerPublishVolume(
+            csi.ControllerPublishVolumeRequest(volume_id=volume, node_id=NODE, volume_capability=how)
+        )
+        life.node.NodeStageVolume(csi.NodeStageVolumeRequest(**where))
+        life.node.NodePublishVolume(csi.NodePublishVolumeRequest(**where, target_path=str(life.target(volume))))
+        _write(life.target(volume), volume.encode())
+        volumes.append(volume)
+
+    def end(volume: str) -> None:
+        life.node.NodeUnpublishVolume(csi.NodeUnpublishVolumeRequest(volume_id=volume, target_path=str(life.target(volume))))
+        life.node.NodeUnstageVolume(
+            csi.NodeUnstageVolumeRequest(volume_id=volume, staging_target_path=life.staging(volume))
+        )  # fmt: skip
+        daemon.controller.ControllerUnpublishVolume(csi.ControllerUnpublishVolumeRequest(volume_id=volume, node_id=NODE))
+        daemon.controller.DeleteVolume(csi.DeleteVolumeRequest(volume_id=volume))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(begin, range(200)))
+        daemon.kill()
+        daemon.start()
+        assert len(_devices(daemon)) == 200
+        for volume in volumes:
+            assert _read(life.target(volume), len(volume)) == volume.encode()
+        list(pool.map(end, volumes))
+    assert _left(daemon) == []
+
+
+def test_a_full_disk_below_fails_calls_and_loses_nothing(daemon: CsiDaemon) -> None:
+    """RESOURCE_EXHAUSTED, nothing half-made; other volumes are served; with space again the same calls succeed."""
+    daemon.root.mkdir()
+    syscalls.mount("none", str(daemon.root), "tmpfs", 0, "size=48m")
+    try:
+        life = Life(daemon)
+        daemon.start()
+        for step in (life._create, life._stage, life._publish):
+            step()
+        filler = daemon.root / "filler"
+        with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(_CONTENT)
+        with pytest.raises(grpc.RpcError) as full:
+            life._publish_inline()
+        assert full.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert not life.target("inline").exists()
+        filler.unlink()
+        life._publish_inline()
+        life._write()
+        life._check()
+        life.give_up()
+        assert _left(daemon) == []
+    finally:
+        daemon.close()
+        syscalls.umount2(str(daemon.root), syscalls.MNT_DETACH)
+
+
 def test_two_calls_for_one_volume_at_once(daemon: CsiDaemon) -> None:
     """One is served, the others are told ABORTED; those for other volumes are served."""
     life = Life(daemon)

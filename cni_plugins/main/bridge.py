@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from cni_plugins.main import bridge_device, masquerading, ownership
 from cni_plugins.main.bridge_options import Options
+from cni_plugins.main.container_check import check_addresses, check_container
 from cni_plugins.main.container_link import (
     Ends,
     allot,
-    check_addresses,
-    check_container,
     configure,
     delegate,
     described,

@@ -10,6 +10,7 @@ from cni_plugins.main import ownership
 from cni_plugins.main.options import interface_name
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TrivetError, from_oserror
 from runtime_core.kernel import netlink
+from runtime_core.network.carrier import has_carrier
 from runtime_core.network.link_messages import address_message, route_message
 from runtime_core.network.links import Links, up_message
 from runtime_core.network.namespace import entered, is_own, open_namespace
@@ -106,57 +107,20 @@ def configure(
     `settings`: (ipv4 or ipv6, key, value) of sysctls of an interface with addresses; `routes` go before those of `found`.
     `finds_duplicates`: IPv6 addresses that another node of the link has are an error, which takes a second or two."""
     addresses = [ip["address"] for ip in found["ips"]]
-    has_v6 = any(":" in address for address in addresses)
     first = [up_message(link.index)]
     first += [address_message(link.index, one, says_when_ready=True, prefix_route=prefix_routes) for one in addresses]
     then = [*routes, *_route_messages(link.index, found)]
-    with ExitStack() as closing:
-        if addresses:
+    try:
+        if any(":" in address for address in addresses):
+            _set_ipv6(ends, link, settings, first, finds_duplicates)
+            ends.inside.send(*then)
+            return
+        if addresses and settings:
             with entered(ends.namespace):
-                _set(link.name, settings, has_v6)
-                if has_v6:
-                    events = closing.enter_context(AddressEvents())
-                    if not finds_duplicates:  # the addresses are ours alone: IPAM says so
-                        before = write_sysctl(f"ipv6/conf/{link.name}/accept_dad", "0")
-                        closing.callback(_restore, ends.namespace, f"ipv6/conf/{link.name}/accept_dad", before)
-        try:
-            ends.inside.send(*first, *([] if has_v6 else then))
-            if has_v6:
-                # Only then does the kernel answer to them: a neighbour that asked before would ask again a second later.
-                events.wait_settled(ends.inside, link.index)
-                ends.inside.send(*then)
-        except OSError as error:
-            raise from_oserror(error, f"configuring {link.name} of the container") from error
-
-
-def check_addresses(request: Request) -> dict[str, Any]:
-    """That the IPAM plugin still knows them; prevResult, which every CHECK needs."""
-    if request.section("ipam"):
-        request.ipam("CHECK")
-    if request.previous is None:
-        raise InvalidArgument("prevResult is missing")
-    return request.previous
-
-
-def check_container(
-    request: Request, previous: dict[str, Any], kind: str, check_link: Callable[[Link], None] | None = None, *, up: bool = True
-) -> None:
-    """That the container's interface is as prevResult has it: there, of `kind` ("" is any), up, with its addresses and routes."""
-    name = request.interface
-    with ExitStack() as closing:
-        namespace = open_namespace(request.netns)
-        closing.callback(os.close, namespace)
-        with entered(namespace):
-            links = Links(closing.enter_context(netlink.Socket()))
-        link = links.find(name)
-        if link is None or (up and not link.is_up):
-            raise NotFound(f"{name} of the container is missing or down")
-        if kind and link.kind != kind:
-            raise FailedPrecondition(f"{name} of the container is a {link.kind or 'real device'}, not a {kind}")
-        _check_mac(request, previous, link)
-        if check_link is not None:
-            check_link(link)
-        _check_configured(request, previous, set(links.addresses(link.index)), links.routes(link.index))
+                _set(link.name, settings)
+        ends.inside.send(*first, *then)
+    except OSError as error:
+        raise from_oserror(error, f"configuring {link.name} of the container") from error
 
 
 def remove_inside(request: Request, *kinds: str) -> None:
@@ -208,23 +172,31 @@ def gateway(ip: dict[str, Any]) -> str:
     return str(first)
 
 
-def _restore(namespace: int, path: str, value: str) -> None:
-    if value not in ("", "0"):
-        with entered(namespace):
-            write_sysctl(path, value)
-
-
-def _set(name: str, settings: tuple[tuple[str, str, str], ...], has_v6: bool) -> None:
-    if has_v6:
+def _set_ipv6(
+    ends: Ends, link: Link, settings: tuple[tuple[str, str, str], ...], messages: list[Message], finds_duplicates: bool
+) -> None:
+    """Only settled addresses are answered for: a neighbour that asked before would ask again a second later."""
+    conf = f"ipv6/conf/{link.name}"
+    with entered(ends.namespace), AddressEvents() as events:
         write_sysctl("ipv6/conf/lo/disable_ipv6", "0")
-        write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "0")
-        write_sysctl(f"ipv6/conf/{name}/keep_addr_on_down", "1")
+        write_sysctl(f"{conf}/disable_ipv6", "0")
+        write_sysctl(f"{conf}/keep_addr_on_down", "1")
+        _set(link.name, settings)
+        before = "" if finds_duplicates else write_sysctl(f"{conf}/accept_dad", "0")  # they are ours alone: IPAM says so
+        ends.inside.send(*messages)
+        has_carrier(link.name)  # with it the kernel makes the link's own address, for which the sysctl holds too
+        events.wait_settled(ends.inside, link.index)
+        if before:
+            write_sysctl(f"{conf}/accept_dad", before)
+
+
+def _set(name: str, settings: tuple[tuple[str, str, str], ...]) -> None:
     for family, key, value in settings:
         write_sysctl(f"{family}/conf/{name}/{key}", value)
 
 
 def _route_messages(index: int, found: dict[str, Any]) -> list[Message]:
-    gateways = _gateways(found)
+    gateways = route_gateways(found)
     messages = []
     for number, route in enumerate(found["routes"]):
         more = {key: route[key] for key in _ROUTE_KEYS if route.get(key) is not None}
@@ -236,40 +208,10 @@ def _route_messages(index: int, found: dict[str, Any]) -> list[Message]:
     return messages
 
 
-def _gateways(found: dict[str, Any]) -> dict[bool, str]:
+def route_gateways(found: dict[str, Any]) -> dict[bool, str]:
     """Is IPv6 → gateway of the first such address: it is that of a route which names none."""
     gateways: dict[bool, str] = {}
     for ip in found["ips"]:
         if ip.get("gateway"):
             gateways.setdefault(":" in ip["address"], ip["gateway"])
     return gateways
-
-
-def _check_mac(request: Request, previous: dict[str, Any], link: Link) -> None:
-    listed = [one for one in previous["interfaces"] if one.get("name") == link.name and one.get("sandbox")]
-    for one in listed:
-        if one["sandbox"] != request.netns:
-            raise InvalidArgument(f"prevResult: {link.name} is in {one['sandbox']}, not in CNI_NETNS {request.netns}")
-        if one.get("mac") and one["mac"] != link.mac:
-            raise FailedPrecondition(f"{link.name} of the container has the address {link.mac}, not {one['mac']}")
-
-
-def _check_configured(request: Request, previous: dict[str, Any], present: set[str], routes: set[tuple[str, str]]) -> None:
-    ours = [ip for ip in previous["ips"] if _is_ours(request, previous, ip)]
-    lacking = {str(ipaddress.ip_interface(ip["address"])) for ip in ours} - present
-    if lacking:
-        raise FailedPrecondition(f"{request.interface} of the container lacks {', '.join(sorted(lacking))}")
-    gateways = _gateways(previous)
-    for route in previous["routes"]:
-        by = route.get("gw") or ("" if route.get("scope") else gateways.get(":" in route["dst"], ""))
-        wanted = str(ipaddress.ip_network(route["dst"], strict=False)), str(ipaddress.ip_address(by)) if by else ""
-        if wanted not in routes:
-            raise FailedPrecondition(f"the container lacks the route to {route['dst']} by {by or request.interface}")
-
-
-def _is_ours(request: Request, previous: dict[str, Any], ip: dict[str, Any]) -> bool:
-    """Of the container's interface, not of another one that a chain lists."""
-    index, interfaces = ip.get("interface"), previous["interfaces"]
-    if not isinstance(index, int) or not 0 <= index < len(interfaces):
-        return True
-    return bool(interfaces[index].get("name") == request.interface)

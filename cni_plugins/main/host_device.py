@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 
+from cni_plugins.main.container_check import check_addresses, check_container
 from cni_plugins.main.container_link import (
     Ends,
     allot,
-    check_addresses,
-    check_container,
     configure,
     delegate,
     described,

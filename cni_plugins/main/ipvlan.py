@@ -9,11 +9,10 @@ from __future__ import annotations
 import struct
 
 from cni_plugins.main import child_link, options
+from cni_plugins.main.container_check import check_addresses, check_container
 from cni_plugins.main.container_link import (
     Ends,
     allot,
-    check_addresses,
-    check_container,
     configure,
     delegate,
     described,

@@ -8,11 +8,10 @@ from __future__ import annotations
 import errno
 
 from cni_plugins.main import options, ownership
+from cni_plugins.main.container_check import check_addresses, check_container
 from cni_plugins.main.container_link import (
     Ends,
     allot,
-    check_addresses,
-    check_container,
     configure,
     delegate,
     described,

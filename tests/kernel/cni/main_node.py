@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import json
 import os
 import socket
@@ -143,6 +144,22 @@ def addresses_of(result: dict[str, Any]) -> list[str]:
 def sysctl(place: Path | None, path: str) -> str:
     with on(place):
         return Path("/proc/sys/net", path).read_text().strip()
+
+
+def unsettled(place: Path | None, name: str) -> tuple[list[str], list[str]]:
+    """See Links.unsettled."""
+    with on(place) as links:
+        link = links.find(name)
+        assert link is not None
+        return links.unsettled(link.index)
+
+
+def answers(place: Path | None, name: str, address: str) -> bool:
+    """Whether the interface is in the group by which neighbours ask for `address` (RFC 4291, section 2.7.1)."""
+    group = "ff0200000000000000000001ff" + ipaddress.IPv6Address(address).packed[-3:].hex()
+    with on(place):
+        rows = [line.split() for line in Path("/proc/thread-self/net/igmp6").read_text().splitlines()]
+    return (name, group) in {(row[1], row[2]) for row in rows}
 
 
 def run(*command: str, place: Path | None = None) -> str:

@@ -19,6 +19,7 @@ from tests.kernel.cni.main_node import (
     Node,
     add_pair,
     addresses_of,
+    answers,
     names,
     needs_bridge_vlans,
     on,
@@ -27,6 +28,7 @@ from tests.kernel.cni.main_node import (
     sysctl,
     tcp,
     udp,
+    unsettled,
     uplink,
 )
 
@@ -67,14 +69,13 @@ def test_pods_reach_each_other_and_the_node(node: Node) -> None:
     reaches(None, two, addresses)
 
 
-def test_the_first_packets_arrive(node: Node) -> None:
-    """Nobody asks a second time for a neighbour: all that ADD set answers when it ends, in both families."""
-    pods = [node.pod(f"pod{number}") for number in range(6)]
-    for number, pod in enumerate(pods):
+def test_the_addresses_answer_when_add_ends(node: Node) -> None:
+    """None is tentative, and each one's multicast group is joined, by which neighbours ask for it."""
+    for number in range(6):
+        pod = node.pod(f"pod{number}")
         result = node.call("ADD", _config(node), pod, container_id=f"c{number}")
-        for address in addresses_of(result):
-            udp(None, pod, address, seconds=0.9)  # the kernel asks again after a second
-            udp(pods[0], pod, address, seconds=0.9)
+        assert unsettled(pod, "eth0") == ([], [])
+        assert answers(pod, "eth0", addresses_of(result)[1])
 
 
 def test_is_default_gateway(node: Node) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
 from tests.kernel.cni import main_node
-from tests.kernel.cni.main_node import Node, addresses_of, names, on, reaches, run, sysctl, tcp, udp, uplink
+from tests.kernel.cni.main_node import Node, addresses_of, answers, names, on, reaches, run, sysctl, tcp, unsettled, uplink
 
 
 @pytest.fixture
@@ -55,18 +55,15 @@ def test_ip_masq(node: Node, backend: str | None) -> None:
     assert not [name for name in names() if name.startswith("veth")]
 
 
-def test_the_first_packets_arrive(node: Node) -> None:
-    """Nobody asks a second time for a neighbour: all that ADD set answers when it ends, in both families."""
-    outside = node.pod("outside")
-    uplink(outside)
-    pods = [node.pod(f"pod{number}") for number in range(6)]
-    for number, pod in enumerate(pods):
+def test_the_addresses_answer_when_add_ends(node: Node) -> None:
+    """At both ends none is tentative, and each one's multicast group is joined, by which neighbours ask for it."""
+    for number in range(6):
+        pod = node.pod(f"pod{number}")
         result = node.call("ADD", _config(node), pod, container_id=f"c{number}")
-        for address in addresses_of(result):
-            udp(None, pod, address, seconds=0.9)  # the kernel asks again after a second
-        udp(pod, outside, "2001:db8::2", seconds=0.9)
-        for address in ("10.77.0.1", "fd77::1"):
-            udp(pod, None, address, seconds=0.9)
+        near = result["interfaces"][0]["name"]
+        for place, name, address in ((pod, "eth0", addresses_of(result)[1]), (None, near, "fd77::1")):
+            assert unsettled(place, name) == ([], [])
+            assert answers(place, name, address)
 
 
 def test_mtu(node: Node) -> None:

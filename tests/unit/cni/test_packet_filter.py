@@ -47,7 +47,7 @@ def test_as_an_executable(seen: list[str], monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_stubs_name_its_entry_point(tmp_path: Path, name: str) -> None:
     """Resolved when they are installed, since nothing is looked up while a kubelet waits."""
     install(tmp_path, overwrite=False, settings=find_settings(name))
-    assert repr(BACKENDS[name]) in (tmp_path / "bridge").read_text()
+    assert BACKENDS[name].encode() in (tmp_path / "bridge").read_bytes()
 
 
 def test_an_unknown_one_is_refused_before_anything_is_written() -> None:

@@ -10,8 +10,8 @@ import pytest
 from plugins.volumes.loop import LoopBackend
 from runtime_core.interfaces.volume import Volume
 from runtime_core.kernel import loop_device, mounts
-from runtime_core.testing.volume_contract import World, bound_loops
 from runtime_core.testing.volume_places import place
+from runtime_core.testing.volume_world import World, bound_loops
 
 MIB = 1 << 20
 

@@ -11,7 +11,7 @@ import pytest
 from runtime_core.errors import DeadlineExceeded, Unavailable
 from runtime_core.interfaces.volume import Volume
 from runtime_core.kernel import filesystems
-from runtime_core.testing.volume_contract import World
+from runtime_core.testing.volume_world import World
 from runtime_core.volumes import freezing
 
 

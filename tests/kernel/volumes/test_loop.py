@@ -15,8 +15,9 @@ from plugins.volumes.loop import LoopBackend
 from runtime_core.errors import DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument, ResourceExhausted
 from runtime_core.interfaces.volume import Source, Volume
 from runtime_core.kernel import filesystems, loop_device
-from runtime_core.testing.volume_contract import World, check_order, wait_for, writer
 from runtime_core.testing.volume_places import place
+from runtime_core.testing.volume_world import World, wait_for
+from runtime_core.testing.volume_writers import check_order, writer
 from runtime_core.volumes import image_filesystem, programs
 
 MIB = 1 << 20

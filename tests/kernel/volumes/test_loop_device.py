@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runtime_core.kernel import loop_device, mounts
-from runtime_core.testing.volume_contract import attach as put
+from runtime_core.testing.volume_world import attach as put
 from runtime_core.volumes import images
 
 MIB = 1 << 20

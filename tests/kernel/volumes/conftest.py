@@ -11,7 +11,7 @@ from plugins.volumes.loop import LoopBackend
 from runtime_core.interfaces.volume import Volume
 from runtime_core.kernel import loop_device, mounts
 from runtime_core.testing.volume_places import place
-from runtime_core.testing.volume_world import World, bound_loops
+from runtime_core.testing.volume_world import World, bound_loops, wait_until
 
 MIB = 1 << 20
 
@@ -21,10 +21,11 @@ def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
     with place(tmp_path, ""):
         yield
         mounts.unmount_below(str(tmp_path))
-        left = bound_loops(tmp_path)
-        for number in left:
-            loop_device.detach(number)
-        assert left == set()
+        try:
+            wait_until(lambda: not bound_loops(tmp_path), "a loop device is left")
+        finally:
+            for number in bound_loops(tmp_path):
+                loop_device.detach(number)
 
 
 @pytest.fixture

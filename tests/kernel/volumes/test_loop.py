@@ -16,7 +16,7 @@ from runtime_core.errors import DataLoss, DeadlineExceeded, FailedPrecondition, 
 from runtime_core.interfaces.volume import Source, Volume
 from runtime_core.kernel import filesystems, loop_device
 from runtime_core.testing.volume_places import place
-from runtime_core.testing.volume_world import World, wait_for
+from runtime_core.testing.volume_world import World, wait_for, wait_until
 from runtime_core.testing.volume_writers import check_order, writer
 from runtime_core.volumes import image_filesystem, programs
 
@@ -28,11 +28,12 @@ def reasons(world: World, volume: Volume, mounted: Path | str) -> list[str]:
 
 
 def test_an_error_of_the_file_system(loop: World, volume: Volume) -> None:
-    """It becomes read-only at once, and both are told without asking the file system."""
+    """It becomes read-only at once, and is told without asking the file system; Linux 6.12 does not say the former."""
     with loop.open(volume) as mounted:
         number = loop_device.find(image(loop))[0]
         Path(f"/sys/fs/ext4/loop{number}/trigger_fs_error").write_text("test")
-        assert set(reasons(loop, volume, mounted)) == {"FilesystemError", "ReadOnlyRemount"}
+        told = set(reasons(loop, volume, mounted))
+        assert {"FilesystemError"} <= told <= {"FilesystemError", "ReadOnlyRemount"}
         with pytest.raises(OSError, match="Read-only"):
             (mounted / "file").touch()
     with loop.open(volume) as mounted:  # the check before the next mount puts it right
@@ -202,7 +203,7 @@ def test_an_unknown_option_of_the_file_system(loop: World, volume: Volume) -> No
     """InvalidArgument says what the kernel says, and nothing stays attached."""
     with pytest.raises(InvalidArgument, match="nonsense"):
         loop.backend.mount(volume, ["nonsense=1"], read_only=False)
-    assert loop_device.find(image(loop)) == []
+    wait_until(lambda: not loop_device.find(image(loop)), "a device is left")
 
 
 def test_a_file_system_that_is_not_the_one_asked_for(loop: World, volume: Volume) -> None:

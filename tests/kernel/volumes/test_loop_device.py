@@ -11,6 +11,7 @@ import pytest
 
 from runtime_core.kernel import loop_device, mounts
 from runtime_core.testing.volume_world import attach as put
+from runtime_core.testing.volume_world import wait_until
 from runtime_core.volumes import images
 
 MIB = 1 << 20
@@ -35,7 +36,7 @@ def test_many_at_once_get_a_device_each(tmp_path: Path) -> None:
     finally:
         for number in numbers:
             loop_device.detach(number)
-    assert [loop_device.find(path) for path in paths] == [[]] * 12
+    wait_until(lambda: not any(loop_device.find(path) for path in paths), "a device is left")
 
 
 def test_an_image_is_found_by_what_it_is(tmp_path: Path) -> None:
@@ -101,5 +102,5 @@ def test_a_device_that_leaves_is_not_used_again(tmp_path: Path) -> None:
         assert images.attached(path, read_only=False) == second
     finally:
         os.close(held)
-    assert loop_device.find(path) == [second]
+    wait_until(lambda: loop_device.find(path) == [second], "the first one does not leave")
     images.detach(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from e2e.wait import wait_for
 from runtime_core.testing import namespaces
 from tests.kernel.cni.meta_pod import links_of_node
 
@@ -57,12 +59,15 @@ class Chain:
         return result
 
 
-@pytest.fixture(scope="module")
-def bin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("bin")
-    command = [sys.executable, "-m", "cni_plugins", "install", "--no-service", "--bin-dir", str(directory)]
+def _install(directory: Path, *more: str) -> Path:
+    command = [sys.executable, "-m", "cni_plugins", "install", *more, "--bin-dir", str(directory)]
     subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
     return directory
+
+
+@pytest.fixture(scope="module")
+def bin_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _install(tmp_path_factory.mktemp("bin"), "--no-service")
 
 
 @pytest.fixture
@@ -73,8 +78,24 @@ def chain(tmp_path: Path, bin_directory: Path) -> Iterator[Chain]:
         namespaces.unpin_namespace(chain.pod)
 
 
-def test_a_whole_life(chain: Chain) -> None:
+@pytest.fixture
+def chain_by_service(tmp_path: Path) -> Iterator[Chain]:
+    """Whose executables hand their calls to the warm service, which the first one starts."""
+    socket = tmp_path / "run" / "service.sock"
+    with namespaces.node_namespace():
+        chain = Chain(tmp_path, _install(tmp_path / "bin", "--socket", str(socket)))
+        assert chain.call("STATUS", {"type": "sbr"}) == (0, {})
+        wait_for("the service", socket.exists, 20)
+        yield chain
+        os.kill(int(Path(f"{socket}.lock").read_text()), signal.SIGTERM)
+        wait_for("the service's end", lambda: not socket.exists(), 20)
+        namespaces.unpin_namespace(chain.pod)
+
+
+@pytest.mark.parametrize("how", ["chain", "chain_by_service"])
+def test_a_whole_life(how: str, request: pytest.FixtureRequest) -> None:
     """ADD in order, CHECK of all with the last result, DEL in reverse, twice: nothing is left on the node."""
+    chain: Chain = request.getfixturevalue(how)
     result = chain.add()
     bridge, port, container, device = result["interfaces"]
     assert (bridge["name"], container["mac"], container["mtu"]) == ("cnit0", _MAC, 1400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,10 +40,14 @@ def parsed(mountinfo: bytes, directory: str, real: str) -> dict[str, Mount]:
     return found
 
 
-def is_of(mount: Mount, root: Path) -> bool:
-    """Whether the file system is in an image below `root`, which is ours alone."""
+def is_of(mount: Mount, root: Path, volumes: Collection[str]) -> bool:
+    """Whether the file system is in an image below `root`, which is ours alone, or of one of our `volumes`.
+
+    The kernel tells the image's path as the mount namespace had it in which it was opened: that of a container
+    which is gone, perhaps. The volume's id in it is still the same.
+    """
     name = mount.source.removeprefix("/dev/loop")
     if not name.isdigit():
         return False
     backing = loop_device.backing_file(int(name)).removesuffix(" (deleted)")
-    return backing.startswith(os.path.realpath(root) + "/")
+    return backing.startswith(os.path.realpath(root) + "/") or not set(backing.split("/")).isdisjoint(volumes)

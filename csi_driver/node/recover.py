@@ -46,7 +46,9 @@ def _try(service: Service, about: str, work: Callable[..., None], *arguments: An
 def _unknown_mounts(service: Service, records: list[VolumeRecord], mounted: dict[str, Mount]) -> list[str]:
     """Mounts of our images that no record explains, the innermost first."""
     known = {path for record in records for path in _paths(record)}
-    return [path for path in reversed(mounted) if path not in known and mount_table.is_of(mounted[path], service.settings.root)]
+    volumes = service.backend.volumes()
+    unknown = [path for path in reversed(mounted) if path not in known]
+    return [path for path in unknown if mount_table.is_of(mounted[path], service.settings.root, volumes)]
 
 
 def _detach(service: Service, record: VolumeRecord) -> None:

@@ -19,16 +19,22 @@ _NOT_THERE = ("NOT_ENABLED", "UNKNOWN_SOURCE")
 _ZONE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-/.")
 
 
+class NotRunning(NotFound):
+    """The plugin is not available (CNI specification, error code 50)."""
+
+    code = 50
+
+
 def is_running() -> bool:
     return bool(_find()) and _run("--state")[0] == 0
 
 
 def must_run() -> None:
     if not _find():
-        raise NotFound(f"backend: {_COMMAND} is not installed")
+        raise NotRunning(f"backend: {_COMMAND} is not installed")
     status, said = _run("--state")
     if status:
-        raise NotFound(f"backend: firewalld does not run: {said}")
+        raise NotRunning(f"backend: firewalld does not run: {said}")
 
 
 def check_zone(zone: str) -> str:

@@ -13,6 +13,7 @@ from cni_plugins.meta.chained import previous_result
 from cni_plugins.meta.route_localnet import let_loopback_through
 from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.network import conntrack
+from runtime_core.network.nftables import Socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,25 +70,28 @@ def status(request: Request) -> None:
 def _forget_earlier(addresses: list[str], ports: list[PortMap]) -> None:
     """Who was sending already is led to the container by the next packet."""
     versions = {ipaddress.ip_interface(address).version for address in addresses}
+    flows = []
     for port in ports:
         ip = ipaddress.ip_address(port.host_ip) if port.host_ip else None
-        for version in versions:
-            if port.protocol == "udp" and (ip is None or ip.version == version):
-                one = str(ip) if ip is not None and not ip.is_unspecified else ""
-                _if_there_is_ctnetlink(conntrack.forget_to_port, version, port.host_port, one)
+        one = str(ip) if ip is not None and not ip.is_unspecified else ""
+        fitting = [version for version in versions if port.protocol == "udp" and (ip is None or ip.version == version)]
+        flows += [(version, port.host_port, one) for version in fitting]
+    _forget(conntrack.forget_to_port, flows)
 
 
 def _unmap(driver: Any, owner: str) -> bool:
     """Whether there was anything."""
     had = driver.unmap_ports(owner)
-    for port, address in had:
-        if port.protocol == "udp":
-            _if_there_is_ctnetlink(conntrack.forget_from, address, port.container_port)
+    _forget(conntrack.forget_from, [(address, port.container_port) for port, address in had if port.protocol == "udp"])
     return bool(had)
 
 
-def _if_there_is_ctnetlink(forget: Any, *arguments: Any) -> None:
+def _forget(forget: Any, flows: list[Any]) -> None:
+    if not flows:
+        return
     try:
-        forget(*arguments)
+        with Socket(closes_later=True) as sock:
+            for flow in flows:
+                forget(sock, *flow)
     except OSError:
-        return  # the flows end by themselves, later
+        return  # a kernel without ctnetlink: the flows end by themselves, later

@@ -25,6 +25,12 @@ _SECONDS = 60
 _ABSENT = ("No chain/target/match", "does not exist", "Table does not exist", "incompatible, use 'nft' tool")
 
 
+class Missing(NotFound):
+    """The executables of iptables; a plugin that needs them is not available (CNI specification, error code 50)."""
+
+    code = 50
+
+
 class Refused(TrivetError):
     """By iptables, in its own words."""
 
@@ -49,7 +55,7 @@ def is_there(version: int) -> bool:
 
 
 def rules(version: int, table: str, chain: str = "") -> list[list[str]] | None:
-    """Words of each line that `-S` prints, of one chain or all; None when there is none. NotFound without the executable."""
+    """Words of each line that `-S` prints, of one chain or all; None when there is none. Missing without the executable."""
     done = _run(_NAMES[version], ["-w", "-t", table, "-S", *([chain] if chain else [])])
     if done[0]:
         if any(words in done[1] for words in _ABSENT):
@@ -138,7 +144,7 @@ def _run(name: str, arguments: list[str], text: str = "") -> tuple[int, str]:
 
     path = _find(name)
     if not path:
-        raise NotFound(f"{name} is not installed")
+        raise Missing(f"{name} is not installed")
     try:
         done = subprocess.run([path, *arguments], input=text, capture_output=True, text=True, check=False, timeout=_SECONDS)
     except subprocess.TimeoutExpired as error:

@@ -5,10 +5,11 @@ What stands in them is said in nft_masquerade, nft_ports and nft_admission; who 
 
 from __future__ import annotations
 
+import errno
 from contextlib import contextmanager
 
 from plugins.packet_filters import nft_admission, nft_masquerade, nft_ports
-from runtime_core.errors import from_oserror
+from runtime_core.errors import FailedPrecondition, from_oserror
 from runtime_core.network.nftables import Socket
 
 TYPE_CHECKING = False
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runtime_core.interfaces.packet_filter import AdmissionOptions, PortMap, PortOptions
+
+
+#: of what has been made before it is used
+_LACKING = (errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)
 
 
 class NftablesFilter:
@@ -77,4 +82,6 @@ def _kernel(doing: str) -> Iterator[Socket]:
         with Socket() as sock:
             yield sock
     except OSError as error:
+        if error.errno in _LACKING:
+            raise FailedPrecondition(f"{doing}: the kernel lacks a part of nf_tables that this needs: {error}") from error
         raise from_oserror(error, doing) from error

@@ -32,34 +32,33 @@ _HEEDS_FAMILY = 1
 _FAMILIES = {4: 2, 6: 10}
 
 
-def forget_to_port(version: int, port: int, address: str = "") -> None:
+def forget_to_port(sock: netlink.Socket, version: int, port: int, address: str = "") -> None:
     """UDP flows of IP `version` that were begun to `port`, of whatever address or of this one."""
     numbers = [(_NUMBER, bytes([_UDP])), (_DESTINATION_PORT, struct.pack("!H", port))]
     flags, wanted = _IS_NUMBER | _IS_DESTINATION_PORT, [(_PROTOCOL, numbers)]
     if address:
         flags |= _IS_DESTINATION
         wanted.insert(0, (_IP, [(_DESTINATION[version], ipaddress.ip_address(address).packed)]))
-    _forget(version, _ORIGINAL, wanted, flags)
+    _forget(sock, version, _ORIGINAL, wanted, flags)
 
 
-def forget_from(address: str, port: int) -> None:
+def forget_from(sock: netlink.Socket, address: str, port: int) -> None:
     """UDP flows that `port` of `address` answers, whatever port they were begun to."""
     ip = ipaddress.ip_address(address)
     numbers = [(_NUMBER, bytes([_UDP])), (_SOURCE_PORT, struct.pack("!H", port))]
     wanted = [(_IP, [(_SOURCE[ip.version], ip.packed)]), (_PROTOCOL, numbers)]
-    _forget(ip.version, _REPLY, wanted, _IS_SOURCE | _IS_NUMBER | _IS_SOURCE_PORT)
+    _forget(sock, ip.version, _REPLY, wanted, _IS_SOURCE | _IS_NUMBER | _IS_SOURCE_PORT)
 
 
-def _forget(version: int, side: int, wanted: list[Any], flags: int) -> None:
-    with netlink.Socket(netlink.NETFILTER) as sock:
-        try:
-            sock.request(_message(_DELETE, version, _filter(side, wanted, flags)))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            forget_one_by_one(sock, version, side, wanted, flags)
+def _forget(sock: netlink.Socket, version: int, side: int, wanted: list[Any], flags: int) -> None:
+    try:
+        sock.request(_message(_DELETE, version, _filter(side, wanted, flags)))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        forget_one_by_one(sock, version, side, wanted, flags)
 
 
 def forget_one_by_one(sock: netlink.Socket, version: int, side: int, wanted: list[Any], flags: int) -> None:

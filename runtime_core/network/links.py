@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -24,7 +25,8 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH = 1, 4, 5, 9
 _IFF_UP, _IFF_PROMISC = 1, 0x100
 _TENTATIVE, _DAD_FAILED = 0x40, 0x08
 _MAIN_TABLE = 254
-_NO_DEVICE = 19
+#: what the kernel says of a name that no link has, and of one that is too long for any
+_ABSENT = (errno.ENODEV, errno.ERANGE)
 _LINK = struct.Struct("=BxHiII")
 LONGEST_NAME = 15
 
@@ -182,7 +184,7 @@ class Links:
         try:
             payloads = self._socket.request(Message(_GETLINK, header, attributes))
         except OSError as error:
-            if error.errno == _NO_DEVICE:
+            if error.errno in _ABSENT:
                 return None
             raise
         return Link(payloads[0])
@@ -191,7 +193,7 @@ class Links:
         try:
             self._socket.request(message)
         except OSError as error:
-            if error.errno == _NO_DEVICE:
+            if error.errno in _ABSENT:
                 return False
             raise
         return True

@@ -45,9 +45,9 @@ _SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 class Socket(netlink.Socket):
     """A netfilter socket with transactions that can be made to depend on what was read before."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, closes_later: bool = False) -> None:
         super().__init__(netlink.NETFILTER)
-        self._has_removed = False
+        self._closes_later = closes_later
         for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):  # of a transaction with thousands of messages, and its refusals
             self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
@@ -56,11 +56,14 @@ class Socket(netlink.Socket):
         return self
 
     def close(self) -> None:
-        # The kernel lets go of a netfilter socket only when what it removed is freed, an RCU grace period later.
-        if self._has_removed:
-            _thread.start_new_thread(super().close, ())
-        else:
-            super().close()
+        # The kernel lets go of a netfilter socket, of any, only when what was removed is freed, an RCU grace period later.
+        if self._closes_later:
+            try:
+                _thread.start_new_thread(super().close, ())
+                return
+            except RuntimeError:  # no thread to be had: then now
+                pass
+        super().close()
 
     def generation(self) -> int:
         """A number that every transaction of this network namespace changes, whoever makes it."""
@@ -75,7 +78,7 @@ class Socket(netlink.Socket):
         # Refusals are always told; an answer to the last message alone tells that there were none.
         data = [self._encode(begin, 0), *(self._encode(message, 0) for message in messages[:-1])]
         data += [self._encode(messages[-1], netlink.ACK), self._encode(Message(_END, scope), 0)]
-        self._has_removed = self._has_removed or any(message.kind in _REMOVALS for message in messages)
+        self._closes_later = self._closes_later or any(message.kind in _REMOVALS for message in messages)
         self._socket.send(b"".join(data))
         self._await(first, first + len(messages))
 

@@ -311,8 +311,9 @@ def test_firewalld_that_is_not_there(guarded: Guarded, firewalld: Firewalld, mon
     config = guarded.pod("c1")
     (firewalld.home / "stopped").touch()
     for verb in ("STATUS", "ADD", "CHECK"):
-        with pytest.raises(TrivetError, match="firewalld does not run: not running"):
+        with pytest.raises(TrivetError, match="firewalld does not run: not running") as error:
             guarded.call(verb, config, "c1")
+        assert getattr(error.value, "code", 0) == 50
     (firewalld.home / "firewall-cmd").unlink()
     with pytest.raises(NotFound, match="firewall-cmd is not installed"):
         guarded.call("STATUS", config, "c1")

@@ -197,17 +197,17 @@ def test_flows_are_forgotten_by_port_and_by_pod(node: None) -> None:
     """Of UDP and of this port alone; of one address alone; of what a pod answers; also by a kernel that knows no filters."""
     rules = "add table ip t; add chain ip t c { type nat hook output priority -100; }; add rule ip t c udp dport 5353 dnat to 127.0.0.1:5399"
     run("nft", rules)
-    _send_to_ports()
-    conntrack.forget_to_port(4, 5354)
-    assert _flows() == [("127.0.0.1", 5353), ("127.0.0.1", 5355), ("127.0.0.2", 5353), ("127.0.0.2", 5355)]
-    conntrack.forget_to_port(4, 5355, "127.0.0.2")
-    conntrack.forget_to_port(6, 5355)
-    assert _flows() == [("127.0.0.1", 5353), ("127.0.0.1", 5355), ("127.0.0.2", 5353)]
-    conntrack.forget_from("127.0.0.1", 5399)
-    assert _flows() == [("127.0.0.1", 5355)]
-    conntrack.forget_from("127.0.0.1", 5399)
-    _send_to_ports()
     with netlink.Socket(netlink.NETFILTER) as sock:
+        _send_to_ports()
+        conntrack.forget_to_port(sock, 4, 5354)
+        assert _flows() == [("127.0.0.1", 5353), ("127.0.0.1", 5355), ("127.0.0.2", 5353), ("127.0.0.2", 5355)]
+        conntrack.forget_to_port(sock, 4, 5355, "127.0.0.2")
+        conntrack.forget_to_port(sock, 6, 5355)
+        assert _flows() == [("127.0.0.1", 5353), ("127.0.0.1", 5355), ("127.0.0.2", 5353)]
+        conntrack.forget_from(sock, "127.0.0.1", 5399)
+        assert _flows() == [("127.0.0.1", 5355)]
+        conntrack.forget_from(sock, "127.0.0.1", 5399)
+        _send_to_ports()
         wanted = [(2, [(1, bytes([17])), (3, struct.pack("!H", 5355))])]
         conntrack.forget_one_by_one(sock, 4, 1, wanted, 0)
     assert {port for _address, port in _flows()} == {5353, 5354}

@@ -376,8 +376,9 @@ def test_status(mapped: Mapped, monkeypatch: pytest.MonkeyPatch) -> None:
     if mapped.backend == "iptables":
         with pytest.raises(NotFound, match="iptables is not installed"):
             mapped.node.call("STATUS", mapped.config())
-        with pytest.raises(TrivetError, match="iptables is not installed"):
+        with pytest.raises(TrivetError, match="iptables is not installed") as error:
             mapped.node.call("ADD", mapped.config(_WEB), mapped.pod)
+        assert getattr(error.value, "code", 0) == 50
     else:
         mapped.node.call("STATUS", mapped.config())
     mapped.node.call("DEL", mapped.config(_WEB), mapped.pod)

@@ -7,12 +7,12 @@ import os
 from contextlib import ExitStack
 
 from cni_plugins.main import ownership
-from cni_plugins.main.options import interface_name
+from cni_plugins.main.options import InvalidEnvironment, is_interface_name
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TrivetError, from_oserror
 from runtime_core.kernel import netlink
 from runtime_core.network.carrier import has_carrier
 from runtime_core.network.link_messages import address_message, route_message
-from runtime_core.network.links import Links, up_message
+from runtime_core.network.links import LONGEST_NAME, Links, up_message
 from runtime_core.network.namespace import entered, is_own, open_namespace
 from runtime_core.network.settle import AddressEvents
 from runtime_core.network.sysctl import write_sysctl
@@ -36,13 +36,16 @@ class Ends:
     __slots__ = ("_closing", "host", "inside", "namespace", "undo")
 
     def __init__(self, request: Request) -> None:
-        interface_name(request.interface, "CNI_IFNAME")
+        if not is_interface_name(request.interface):
+            raise InvalidEnvironment(
+                f"CNI_IFNAME: {request.interface!r} is not an interface name of at most {LONGEST_NAME} bytes"
+            )
         self.undo = ExitStack()
         with ExitStack() as closing:
             self.namespace = open_namespace(request.netns)
             closing.callback(os.close, self.namespace)
             if is_own(self.namespace):
-                raise InvalidArgument(f"CNI_NETNS: {request.netns!r} is the network namespace of the node itself")
+                raise InvalidEnvironment(f"CNI_NETNS: {request.netns!r} is the network namespace of the node itself")
             self.host = Links(closing.enter_context(netlink.Socket()))
             with entered(self.namespace):
                 self.inside = Links(closing.enter_context(netlink.Socket()))

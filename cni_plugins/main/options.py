@@ -18,6 +18,12 @@ _MOST_MTU = 65536
 _MOST_VLAN = 4094
 
 
+class InvalidEnvironment(InvalidArgument):
+    """A parameter of the call, not of the configuration, is wrong: the specification has a code of its own for it."""
+
+    cni_code = 4
+
+
 def interface_name(name: str, field: str) -> str:
     if not is_interface_name(name):
         raise InvalidArgument(f"{field}: {name!r} is not an interface name of at most {LONGEST_NAME} bytes")

@@ -1,11 +1,11 @@
 """Port maps by nftables: what a packet meets is the same few rules, whatever the number of ports.
 
     table ip trivet_hostports
-      map dnat-any { type inet_proto . inet_service : ipv4_addr . inet_service }
-      map dnat-at  { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
-      chain dnat-prerouting, dnat-output { nat, dstnat
-        fib daddr type local dnat to ip daddr . meta l4proto . th dport map @dnat-at
-        fib daddr type local dnat to meta l4proto . th dport map @dnat-any }
+      map ports-any { type inet_proto . inet_service : ipv4_addr . inet_service }
+      map ports-at  { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
+      chain ports-prerouting, ports-output { nat, dstnat
+        fib daddr type local dnat to ip daddr . meta l4proto . th dport map @ports-at
+        fib daddr type local dnat to meta l4proto . th dport map @ports-any }
       set mark13-any, mark13-at             # those of them whose packets may have to be masqueraded
       chain mark13-… { nat, before dstnat: fib daddr type local … @mark13-… meta mark set meta mark or 0x2000 }
       set masq13-16-near { type ipv4_addr . ipv4_addr }  # a network of /16, and the pod that must not see its sources
@@ -14,7 +14,7 @@
       chain local-guard { filter, raw: iifname != "lo" ip daddr 127.0.0.0/8 drop }
 
 The last is because of route_localnet, without which no loopback address reaches a pod and with which a pod could reach
-the node's loopback address (CVE-2020-8558). Maps with conditions have a part dnat-<hash> of their own. Cold.
+the node's loopback address (CVE-2020-8558). Maps with conditions have a part ports-<hash> of their own. Cold.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _conditions(version: int, options: PortOptions) -> tuple[str, list[Any]]:
 
 
 def _dnat(family: int, suffix: str, conditions: list[Any]) -> Part:
-    name, local = f"dnat{suffix}", [*conditions, *nfx.is_local()]
+    name, local = f"ports{suffix}", [*conditions, *nfx.is_local()]
     types = {"any": [nft.PROTOCOL, nft.SERVICE], "at": [nft.ADDRESS[family], nft.PROTOCOL, nft.SERVICE]}
     rules = [[*local, *_load(family, one), *nfx.translate_by(family, f"{name}-{one}")] for one in ("at", "any")]
     return Part(
@@ -214,9 +214,9 @@ def _read(family: int, element: Element) -> tuple[PortMap, str]:
 def _part(family: int, name: str) -> Part:
     """By its name: for taking it away, and for mending it."""
     kind, _dash, rest = name.partition("-")
-    if kind == "dnat" or kind.startswith("mark"):
+    if kind == "ports" or kind.startswith("mark"):
         suffix = name[len(kind) :]
-        part = _dnat(family, suffix, []) if kind == "dnat" else _mark(family, int(kind[4:]), suffix, [])
+        part = _dnat(family, suffix, []) if kind == "ports" else _mark(family, int(kind[4:]), suffix, [])
         part.is_complete = not suffix  # of conditions no more is known
         return part
     if kind.startswith("masq"):

@@ -5,7 +5,7 @@
       set, map, chain PART-…
       chain own-<hash of container id and interface> # what one attachment has
         jump PART comment "<network> <container id> <interface>"
-        comment "<set> <key> <data>"
+        return comment "<set> <key> <data>"
 
 The packets never see the chains `own-…`: they are the record that DEL, CHECK and GC go by, whatever the configuration
 says by then. The kernel refuses to delete a chain that something jumps to: that is how the last owner of a part, and it
@@ -177,7 +177,7 @@ class Table:
         chain = _chain(owner)
         messages = [nft.chain(family, self.name, chain, must_be_new=True)]
         messages += [nft.rule(family, self.name, chain, nfx.jump(part.name), owner) for part in parts]
-        return messages + [nft.rule(family, self.name, chain, [], str(element)) for element in elements]
+        return messages + [nft.rule(family, self.name, chain, nfx.leave(), str(element)) for element in elements]
 
     def _foundation(self, family: int, parts: list[Part]) -> list[Message]:
         """Everything that `parts` are made of; said again, it changes nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_an_add_beside_two_thousand_others(node: None, monkeypatch: pytest.Monke
             numbers = range(start, start + 500)
             targets = [(number, struct.pack("!4sHH", socket.inet_aton("10.77.0.9"), 80, 0)) for number in numbers]
             keys = [(struct.pack("!B3xH2x", 6, 10000 + number), data) for number, data in targets]
-            sock.transact([nft.element(nft.IPV4, "trivet_hostports", "dnat-any", key, data, "x y z") for key, data in keys])
+            sock.transact([nft.element(nft.IPV4, "trivet_hostports", "ports-any", key, data, "x y z") for key, data in keys])
             pods = [struct.pack("!I", 0x0A4D1000 + number) for number in numbers]
             sock.transact([nft.element(nft.IPV4, "trivet_cni", "pods", pod, "masq-10.77.0.0-24", "x y z") for pod in pods])
     assert len(driver.masqueraded()) == 2001
@@ -135,6 +136,24 @@ def _counted(driver: NftablesFilter, monkeypatch: pytest.MonkeyPatch) -> dict[st
             call()
             counted[name] = sent[0], sent[1]
     return counted
+
+
+def test_a_saved_ruleset_can_be_restored(node: None) -> None:
+    """What `nft list ruleset` prints, `nft -f` takes, and it is the same to CHECK and DEL."""
+    driver, options = NftablesFilter(), PortOptions(conditions_v4=["iifname", "up0"])
+    ports = [_WEB, PortMap("udp", 53, 53, "192.0.2.1"), PortMap("sctp", 53, 53, "2001:db8::1")]
+    admission = AdmissionOptions(bridge="cni0", is_isolated=True)
+    driver.masquerade(_PODS, _OWNER)
+    driver.map_ports(_PODS, ports, options, _OWNER)
+    driver.admit(_PODS, admission, _OWNER)
+    saved = run("nft", "list", "ruleset")
+    run("nft", "flush", "ruleset")
+    subprocess.run([need("nft", "nftables"), "-f", "-"], input=saved, text=True, check=True)
+    assert run("nft", "list", "ruleset") == saved
+    assert driver.lacking_ports(_PODS, ports, options, _OWNER) == []
+    assert driver.lacking_admission(_PODS, admission, _OWNER) == []
+    _go(driver, _PODS, _OWNER)
+    assert run("nft", "list", "ruleset") == ""
 
 
 def test_transactions_know_whether_somebody_was_quicker(node: None) -> None:

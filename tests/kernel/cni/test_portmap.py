@@ -268,9 +268,9 @@ def test_gc_keeps_the_named(mapped: Mapped) -> None:
     [
         ("nftables", ["nft", "delete", "table", "ip", "trivet_hostports"]),
         ("nftables", ["nft", "delete", "table", "ip6", "trivet_hostports"]),
-        ("nftables", ["nft", "flush", "map", "ip", "trivet_hostports", "dnat-any"]),
+        ("nftables", ["nft", "flush", "map", "ip", "trivet_hostports", "ports-any"]),
         ("nftables", ["nft", "flush", "set", "ip", "trivet_hostports", "mark13-any"]),
-        ("nftables", ["nft", "flush", "chain", "ip", "trivet_hostports", "dnat-prerouting"]),
+        ("nftables", ["nft", "flush", "chain", "ip", "trivet_hostports", "ports-prerouting"]),
         ("nftables", ["nft", "flush", "ruleset"]),
         ("iptables", ["iptables", "-t", "nat", "-F", "PREROUTING"]),
         ("iptables", ["iptables", "-t", "nat", "-F", "OUTPUT"]),
@@ -297,9 +297,9 @@ def test_check_sees_what_is_broken(mapped: Mapped, break_: list[str]) -> None:
 @pytest.mark.parametrize(
     ("backend", "break_"),
     [
-        ("nftables", ["nft", "flush", "map", "ip", "trivet_hostports", "dnat-any"]),
+        ("nftables", ["nft", "flush", "map", "ip", "trivet_hostports", "ports-any"]),
         ("nftables", ["nft", "flush", "set", "ip6", "trivet_hostports", "masq13-64-near"]),
-        ("nftables", ["nft", "flush", "chain", "ip", "trivet_hostports", "dnat-prerouting"]),
+        ("nftables", ["nft", "flush", "chain", "ip", "trivet_hostports", "ports-prerouting"]),
         ("nftables", ["nft", "delete", "chain", "ip", "trivet_hostports", "local-guard"]),
         ("iptables", ["iptables", "-t", "nat", "-F", "PREROUTING"]),
         ("iptables", ["iptables", "-t", "nat", "-F", "POSTROUTING"]),

@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import struct
+import time
 
 from cni_plugins.service import child, code
 from runtime_core.errors import TrivetError, from_oserror
@@ -25,6 +26,8 @@ _BACKLOG = 1024
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 #: more at once would only wait for the kernel's locks; fewer could all wait for a DHCP server
 _MOST_CHILDREN = 32
+#: so often a service without calls looks whether its socket is still there
+_LOOK_SECONDS = 30.0
 #: a chain's next plugin comes while the place of the first is filled
 _WAITING = 2
 #: so many children serve one call after the other, which spares a fork and pages of memory; each so often
@@ -118,6 +121,7 @@ class _Loop:
         self._lock = lock
         self._waiting: set[int] = set()
         self._working: set[int] = set()
+        self._identity = _identity(path)
         self._is_ending = False
         #: a child writes its pid when it has a caller, and its negative when it waits for the next
         self._told, self._tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -137,7 +141,8 @@ class _Loop:
             while not self._is_ending and self._wait(waking):
                 self._fork_waiting()
         finally:
-            os.unlink(self._path)
+            if self._is_found():
+                os.unlink(self._path)
             signal.set_wakeup_fd(-1)
         os.close(self._held)
         self._held = -1
@@ -151,8 +156,12 @@ class _Loop:
         poll = select.poll()
         poll.register(waking, select.POLLIN)
         poll.register(self._told, select.POLLIN)
-        if not poll.poll(self._idle * 1000 if self._idle and not self._working else None):
-            return False
+        since = time.monotonic()
+        while not poll.poll(_LOOK_SECONDS * 1000 if self._working else min(self._idle or _LOOK_SECONDS, _LOOK_SECONDS) * 1000):
+            if self._idle and not self._working and time.monotonic() - since >= self._idle:
+                return False
+            if not self._is_found():
+                return False
         self._note_working()
         try:
             while os.read(waking, 4096):
@@ -165,6 +174,10 @@ class _Loop:
                 break
             self._reap(pid)
         return True
+
+    def _is_found(self) -> bool:
+        """Whether callers still find this service under its name: its directory may have been removed."""
+        return _identity(self._path) == self._identity
 
     def _note_working(self) -> None:
         try:
@@ -231,6 +244,15 @@ class _Loop:
 
     def _end(self, _number: int, _frame: Any) -> None:
         self._is_ending = True
+
+
+def _identity(path: str) -> tuple[int, ...] | None:
+    """Of a file; an inode's number alone is soon another one's."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _has_caller(listener: _socket.socket) -> bool:

@@ -42,9 +42,6 @@ class Node:
             str(self.socket),
         ]
         subprocess.run([*command, *([] if has_service else ["--no-service"])], cwd=_ROOT, check=True, capture_output=True)
-        if has_service:
-            assert self.call("STATUS", self.config())[0] == 0  # the call that starts it
-            wait_for(self.socket.exists)
 
     def config(self, **more: Any) -> dict[str, Any]:
         ranges = [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd77::/64"}]]
@@ -67,7 +64,8 @@ class Node:
         return done.returncode, json.loads(done.stdout) if done.stdout else {}
 
     def stop(self) -> None:
-        if self.socket.exists():
+        if self.socket.parent.exists():  # it may be about to listen
+            wait_for(self.socket.exists)
             os.kill(int(Path(f"{self.socket}.lock").read_text()), signal.SIGTERM)
             wait_for(lambda: not self.socket.exists())
 
@@ -89,9 +87,14 @@ class Node:
 def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
     with namespaces.node_namespace():
         node = Node(tmp_path, has_service=request.param)
-        yield node
-        namespaces.unpin_namespace(node.pod)
-        node.stop()
+        try:
+            if request.param:
+                assert node.call("STATUS", node.config()) == (0, {})  # the call that starts it
+                wait_for(node.socket.exists)
+            yield node
+        finally:
+            namespaces.unpin_namespace(node.pod)
+            node.stop()
 
 
 def wait_for(holds: Callable[[], bool]) -> None:

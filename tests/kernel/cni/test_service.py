@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cni_plugins.install import install
+from cni_plugins.service import server
 from runtime_core.kernel import syscalls
 
 _PR_CAPBSET_DROP, _CAP_SYS_BOOT = 24, 22
@@ -356,6 +357,24 @@ def test_it_ends_when_nobody_calls(node: Node) -> None:
     _until(lambda: not _is_running(service), "it ends")
     assert not node.socket.exists()
     assert node.start() != service
+
+
+def test_it_ends_when_its_socket_is_gone(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could call it any more, though it was told to stay for ever; another one's socket is left alone."""
+    monkeypatch.setattr(server, "_LOOK_SECONDS", 0.1)
+    monkeypatch.syspath_prepend(node.directory / "lib")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            server.serve(node.settings, str(node.socket), 0)
+        finally:
+            os._exit(0)
+    _until(node.socket.exists, "the service listens")
+    node.socket.unlink()
+    node.socket.write_text("another one's")
+    os.waitpid(pid, 0)
+    assert node.socket.read_text() == "another one's"
+    node.socket.unlink()
 
 
 def test_an_end_loses_no_call(node: Node) -> None:

@@ -64,24 +64,29 @@ class ImageVolumes:
         with freezing.frozen(roots, self._layout.frozen, self._freeze_seconds) as deadline:
             yield deadline
 
+    def _devices(self, volume_id: str) -> list[int]:
+        """One look at all loop devices of the node, which takes its time where there are hundreds."""
+        return loop_device.find(os.path.join(self._layout.volume(volume_id), images.NAME))
+
     def is_attached(self, volume_id: str) -> bool:
-        return bool(loop_device.find(os.path.join(self._layout.volume(volume_id), images.NAME)))
+        return bool(self._devices(volume_id))
 
     def release(self, volume_id: str) -> None:
         """Before its image is deleted: FailedPrecondition while a file system on it is mounted, by whomever."""
-        path = os.path.join(self._layout.volume(volume_id), images.NAME)
-        if any(loop_device.is_claimed(number) for number in loop_device.find(path)):
+        numbers = self._devices(volume_id)
+        if any(loop_device.is_claimed(number) for number in numbers):
             raise FailedPrecondition(f"volume {volume_id} is mounted")
-        self.detach(volume_id)
+        self._detach(volume_id, numbers)
 
     def mount(self, volume: Volume, flags: Sequence[str], *, read_only: bool) -> int:
         parsed = mount_flags.parse(flags, read_only=read_only)
         image = self.image(volume.id)
         try:
-            used = [number for number in loop_device.find(image) if loop_device.is_claimed(number)]
-            if used:
-                return image_filesystem.mount(used[0], volume.fs_type, parsed)
-            images.detach(image)  # left over: the programs are to see what the device wrote, and the device what they write
+            numbers = loop_device.find(image)
+            for number in numbers:
+                if loop_device.is_claimed(number):
+                    return image_filesystem.mount(number, volume.fs_type, parsed)
+            images.detach(numbers)  # left over: the programs are to see what was written there, and it what they write
             image_filesystem.make_ready(self._layout.volume(volume.id), volume.fs_type, self._program_seconds)
             self._pending.discard(volume.id)
             return self._mount_first(image, volume, parsed)
@@ -89,15 +94,18 @@ class ImageVolumes:
             raise from_oserror(error, f"mounting volume {volume.id}") from error
 
     def _mount_first(self, image: str, volume: Volume, flags: mount_flags.MountFlags) -> int:
-        number = images.attached(image, read_only=False)
+        number = images.attach(image, read_only=False)
         try:
             mounted = image_filesystem.mount(number, volume.fs_type, flags)
-            if volume.fs_type == "xfs" and not flags.read_only:  # growth left over; ext4 has it behind it
-                image_filesystem.grow(f"/proc/self/fd/{mounted}", "xfs", os.stat(image).st_size)
-            return mounted
         except (OSError, TrivetError):
-            images.detach(image)
+            images.detach([number])
             raise
+        if volume.fs_type == "xfs" and not flags.read_only:  # growth left over; ext4 has it behind it
+            try:
+                image_filesystem.grow(f"/proc/self/fd/{mounted}", "xfs", os.stat(image).st_size)
+            except (OSError, FailedPrecondition):
+                self._pending.add(volume.id)  # it can be used, and `problems` says so
+        return mounted
 
     def device(self, volume: Volume, *, read_only: bool) -> str:
         image = self.image(volume.id)
@@ -107,8 +115,11 @@ class ImageVolumes:
             raise from_oserror(error, f"attaching volume {volume.id}") from error
 
     def detach(self, volume_id: str) -> None:
+        self._detach(volume_id, self._devices(volume_id))
+
+    def _detach(self, volume_id: str, numbers: Sequence[int]) -> None:
         try:
-            images.detach(os.path.join(self._layout.volume(volume_id), images.NAME))
+            images.detach(numbers)
         except OSError as error:
             raise from_oserror(error, f"detaching volume {volume_id}") from error
         self._pending.discard(volume_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -92,13 +92,17 @@ def attached(image: str, *, read_only: bool) -> int:
     for number in loop_device.find(image):
         if loop_device.is_read_only(number) == read_only and not loop_device.is_leaving(number):
             return number
+    return attach(image, read_only=read_only)
+
+
+def attach(image: str, *, read_only: bool) -> int:
     number = loop_device.attach(image, read_only=read_only)
     failpoint.hit("volume.attached")
     return number
 
 
-def detach(image: str) -> None:
-    for number in loop_device.find(image):
+def detach(numbers: Iterable[int]) -> None:
+    for number in numbers:
         loop_device.detach(number)
         failpoint.hit("volume.detached")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ _SUITE = "trixie"  # its kernel is 6.12
 _AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 _PACKAGES = (
     "linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "nftables", "procps", "busybox-static",
-    "libseccomp2", "gcc", "libc6-dev", "python3-venv", "ca-certificates",
+    "libseccomp2", "gcc", "libc6-dev", "python3-venv", "ca-certificates", "e2fsprogs", "xfsprogs", "btrfs-progs", "iptables",
 )  # fmt: skip
 _UNIT = """[Service]
 ExecStart=/usr/bin/python3 /usr/local/sbin/agent
@@ -34,11 +35,15 @@ def image() -> Path:
     recipe = sha256(b"".join(path.read_bytes() for path in (Path(__file__), _HERE / "agent.py", _TREE / "pyproject.toml")))
     cache = Path(os.environ.get("TRIVET_PEERS") or Path.home() / ".cache" / "trivet" / "peers")
     target = cache / f"vm-{recipe.hexdigest()[:16]}"
-    if not (target / "root.img").exists():
-        target.mkdir(parents=True, exist_ok=True)
-        # In a mount namespace of its own, so that nothing stays mounted here whatever happens.
-        command = ["unshare", "--mount", sys.executable, "-m", "e2e.vm.image", str(target)]
-        subprocess.run(command, check=True, cwd=_TREE)
+    target.mkdir(parents=True, exist_ok=True)
+    with (cache / "vm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (target / "root.img").exists():
+            # In a mount namespace of its own, so that nothing stays mounted here whatever happens.
+            command = ["unshare", "--mount", sys.executable, "-m", "e2e.vm.image", str(target)]
+            subprocess.run(command, check=True, cwd=_TREE)
+            for other in set(cache.glob("vm-*")) - {target}:  # of recipes before this one
+                shutil.rmtree(other)
     return target
 
 
@@ -64,6 +69,7 @@ def _build(target: Path) -> None:
     _run("tar", "-xf", str(target / "tree.tar"), "-C", f"{root}/trivet")
     for arguments in (("test", "--version"), ("demo", "--help")):  # both sets of dependencies
         _run("chroot", str(root), "/trivet/run", *arguments)
+    _remove_sources(root / "trivet")
     shutil.copyfile(_HERE / "agent.py", root / "usr/local/sbin/agent")
     (root / "etc/systemd/system/agent.service").write_text(_UNIT)
     _run("chroot", str(root), "systemctl", "enable", "agent.service")
@@ -82,6 +88,13 @@ def _copy_pip_settings(root: Path) -> None:
     if Path("/etc/pip.conf").exists():
         shutil.copyfile("/etc/pip.conf", root / "etc/pip.conf")
     shutil.copyfile(os.environ.get("PIP_CERT", _AUTHORITIES), root / _AUTHORITIES[1:])
+
+
+def _remove_sources(tree: Path) -> None:
+    """Each guest gets those of its day: a file that is no more must not be there."""
+    for path in tree.iterdir():
+        if path.name != ".venv" and path.suffix != ".egg-info":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _mirror() -> list[str]:

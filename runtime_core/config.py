@@ -3,7 +3,7 @@
 A field `cni_conf_dir` is the key `cni-conf-dir`, and one with a text, Annotated[Path, "text"], the
 option `--cni-conf-dir` too. Every field has a default. The files are FILE and then config.d/*.yaml beside
 it, by name: the later one wins, and mappings are merged deep. One file serves every program of the
-machine: the keys `csi` and `cni` hold what belongs to those, and trivet-cri reads the rest.
+machine: the key `csi` holds what is trivet-csi's, and trivet-cri reads the rest.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from runtime_core.errors import InvalidArgument
 
 Settings = TypeVar("Settings")
 _DROP_INS = "config.d"
-#: keys under which the other programs' settings stand
-_SECTIONS = ("csi", "cni")
+#: keys under which other programs' settings stand
+_SECTIONS = ("csi",)
 _LARGEST = 1024 * 1024
 _SCALARS: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}
 _NAMES = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 
 from csi_driver import overview
 from csi_driver.durable import Flusher
-from csi_driver.health_endpoint import HealthEndpoint
 from csi_driver.node.recover import recover_node
 from csi_driver.node.watch import watched
 from csi_driver.records import Records
@@ -61,6 +60,8 @@ class Daemon:
 
     def _announce(self, service: Service, closing: ExitStack) -> None:
         if self._settings.health_port:
+            from csi_driver.health_endpoint import HealthEndpoint  # here: an HTTP server is two megabytes
+
             closing.callback(HealthEndpoint(service, self._settings.health_port).close)
         if self._settings.registration:
             registration = Registration(self._settings, self._log)

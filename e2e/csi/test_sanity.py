@@ -51,6 +51,7 @@ _CASES = [
     Case(access="block", **_LOOP),  # type: ignore[arg-type]
     Case(access="block", below="xfs", **_LOOP),  # type: ignore[arg-type]
     Case(backend="btrfs", access="mount", below="btrfs", not_applicable=_MODIFY),
+    Case(backend="btrfs", access="block", below="btrfs", not_applicable=_MODIFY),
     Case(backend="directory", access="mount", below="ext4-quota", not_applicable=_MODIFY),
     Case(backend="directory", access="mount", below="xfs-quota", not_applicable=_MODIFY),
     Case(backend="directory", access="mount", parameters="enforcement: none\n", not_applicable=_MODIFY),

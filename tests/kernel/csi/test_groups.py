@@ -13,14 +13,16 @@ import pytest
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.api.v1 import csi_pb2_grpc as stubs
 from runtime_core.testing.tools import need
+from runtime_core.testing.volume_places import place
 from tests.support.csi_daemon import MIB, NODE, CsiDaemon, capability, daemon, from_snapshot
-from tests.support.csi_node import own_mounts
 
 _SIZE = 16 * MIB
+#: back end, and the file system below (runtime_core/testing/volume_places.py)
+_BACKENDS = [("loop", ""), ("loop", "xfs"), ("btrfs", "btrfs")]
 
 
 class Used:
-    """A driver with the back end `loop`, and volumes of it that are staged as a kubelet would."""
+    """A driver, and volumes of it that are staged as a kubelet would."""
 
     def __init__(self, driver: CsiDaemon) -> None:
         self.driver = driver
@@ -39,10 +41,12 @@ class Used:
         return volume_id, path
 
 
-@pytest.fixture
-def used(tmp_path: Path) -> Iterator[Used]:
+@pytest.fixture(params=_BACKENDS, ids=lambda one: "-".join(filter(None, one)))
+def used(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Used]:
     need("mkfs.ext4", "e2fsprogs")
-    with own_mounts(), daemon(tmp_path, backend="loop") as driver:
+    backend, below = request.param
+    (tmp_path / "disk").mkdir()
+    with place(tmp_path / "disk", below) as root, daemon(tmp_path, backend=backend, root=str(root)) as driver:
         yield Used(driver)
 
 

@@ -13,10 +13,12 @@ import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.api.v1 import csi_pb2_grpc as stubs
+from runtime_core.testing.volume_places import place
 from tests.support.csi_daemon import MIB, NODE, CsiDaemon, capability, daemon, from_snapshot
-from tests.support.csi_node import own_mounts
 
 _SIZE = 32 * MIB
+#: back end, and the file system below (runtime_core/testing/volume_places.py)
+_BACKENDS = [("loop", ""), ("loop", "xfs"), ("btrfs", "btrfs")]
 
 
 class Device:
@@ -41,9 +43,11 @@ class Device:
         return volume_id, target
 
 
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Device]:
-    with own_mounts(), daemon(tmp_path, backend="loop") as driver:
+@pytest.fixture(params=_BACKENDS, ids=lambda one: "-".join(filter(None, one)))
+def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
+    backend, below = request.param
+    (tmp_path / "disk").mkdir()
+    with place(tmp_path / "disk", below) as root, daemon(tmp_path, backend=backend, root=str(root)) as driver:
         yield Device(driver)
 
 

@@ -71,7 +71,7 @@ def _publish(service: Service, record: VolumeRecord, path: str, target: Target) 
     if record.access == "mount" and not stage.is_there(service, record):
         stage.make_usable(service, record, record.staging)
     show.check_free(service, record.access, path)
-    with release.acquiring(service, record.id, release.TARGET, path):
+    with service.node.changing(record.id), release.acquiring(service, record.id, release.TARGET, path):
         failpoint.hit("csi.publish.recorded")
         tree = _device(service, record, target) if record.access == "block" else _staged(service, record, target)
         show.attach(service, record.access, path, tree)

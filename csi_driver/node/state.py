@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ from csi_driver.node.bounded import Bounded
 from runtime_core.interfaces.volume import Problem
 
 _SECONDS = 3.0
+#: seconds after which a change is taken for one that hangs
+LONGEST_CHANGE = 10.0
 
 
 class NodeState:
@@ -21,7 +24,8 @@ class NodeState:
         self.devices: dict[str, str] = {}
         self._guard = threading.Lock()
         self._problems: dict[str, tuple[Problem, ...]] = {}
-        self._changing: set[str] = set()
+        #: volume id → since when, on the monotonic clock
+        self._changing: dict[str, float] = {}
         self._numbers = itertools.count(1)
         self._changes: dict[str, int] = {}
         self._suspects: set[str] = set()
@@ -53,13 +57,13 @@ class NodeState:
     def changing(self, volume_id: str) -> Iterator[None]:
         """What is seen of a volume within the block says nothing: it is being mounted or taken away."""
         with self._guard:
-            self._changing.add(volume_id)
+            self._changing[volume_id] = time.monotonic()
             self._changes[volume_id] = next(self._numbers)
         try:
             yield
         finally:
             with self._guard:
-                self._changing.discard(volume_id)
+                self._changing.pop(volume_id, None)
                 is_suspect = volume_id in self._suspects
                 self._suspects.discard(volume_id)
             self._changed(volume_id, is_suspect)
@@ -71,6 +75,11 @@ class NodeState:
                 return self._changes.get(volume_id, 0)
             self._suspects.add(volume_id)
             return -1
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is being changed, else the end of the change is told; one that hangs does not count."""
+        with self._guard:
+            return all(time.monotonic() - since > LONGEST_CHANGE for since in self._changing.values())
 
     def when_changed(self, changed: Callable[[str, bool], None]) -> None:
         """`changed` gets the volume, and whether somebody wanted to look at it meanwhile."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyudev  # type: ignore[import-untyped]
 
 from csi_driver.node import health, mount_table
+from csi_driver.node.state import LONGEST_CHANGE
 from csi_driver.records import VolumeRecord
 from csi_driver.service import Service
 from runtime_core.errors import TrivetError
@@ -71,18 +72,21 @@ class Watch:
 
     def _run(self) -> None:
         self._read_mounts()
+        is_unread = False
         while True:
-            woken = {descriptor for descriptor, _events in self._poll.poll()}
+            # Only a change that hangs, of which nobody would tell the end, makes it look at the clock.
+            timeout = int(LONGEST_CHANGE * 1000) if is_unread else None
+            woken = {descriptor for descriptor, _events in self._poll.poll(timeout)}
             if self._is_ended:
                 return
             suspects = self._told_of() if self._wake in woken else set()
-            if self._mounts in woken or self._wake in woken:
+            is_unread = is_unread or not woken.isdisjoint((self._mounts, self._wake))
+            if is_unread and self._service.node.is_quiet():
                 suspects |= self._read_mounts()
+                is_unread = False
             if self._devices is not None and self._devices.fileno() in woken:
                 suspects |= self._read_devices()
-            suspects |= {
-                volume_id for volume_id, descriptor in self._errors.items() if descriptor in woken and _reread(descriptor)
-            }
+            suspects |= {one for one, descriptor in self._errors.items() if descriptor in woken and _reread(descriptor)}
             for volume_id in suspects:
                 self._look(volume_id)
 

@@ -164,6 +164,17 @@ def test_a_mount_that_vanishes_is_seen_without_being_asked(watching: NodeHalf) -
     wait_for("its end", lambda: _seen(node, volume) == [], 10)
 
 
+def test_a_change_that_hangs_does_not_blind_the_watch(watching: NodeHalf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unmount that never ends, of one volume; a mount that vanishes, of another."""
+    monkeypatch.setattr("csi_driver.node.state.LONGEST_CHANGE", 0.2)
+    monkeypatch.setattr("csi_driver.node.watch.LONGEST_CHANGE", 0.2)
+    node, volume = watching, watching.volume()
+    node.stage(volume)
+    with node.service.node.changing("another"):
+        syscalls.umount2(node.staging(volume))
+        wait_for("the problem", lambda: _seen(node, volume) == ["NotMounted"], 10)
+
+
 def test_what_calls_do_is_no_problem(watching: NodeHalf) -> None:
     """Staging and unstaging volumes is never seen as something that vanished."""
     node, volumes = watching, [watching.volume() for _number in range(20)]

@@ -41,13 +41,13 @@ def serve(settings: dict[str, Any], path: str, idle: float, on_ready: Callable[[
         return False
     fingerprint = code.load(*_EXTRA, *settings["modules"].values(), settings["packet_filter"].partition(":")[0])
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until somebody handles it, or the socket would stay
-    listener = _listen(path)
+    listener, identity = _listen(path)
     try:
         gc.collect()
         gc.freeze()  # children do not write on the pages of what was imported
         if on_ready is not None:
             on_ready()
-        _Loop(lambda caller: child.serve(caller, settings, fingerprint), listener, lock, path, idle).run()
+        _Loop(lambda caller: child.serve(caller, settings, fingerprint), listener, identity, lock, path, idle).run()
     finally:
         listener.close()
         os.close(lock)
@@ -91,8 +91,8 @@ def _lock(path: str) -> int:
     return descriptor
 
 
-def _listen(path: str) -> _socket.socket:
-    """Who holds the lock may remove what a killed service has left."""
+def _listen(path: str) -> tuple[_socket.socket, tuple[int, ...] | None]:
+    """The socket, and which file it is. Who holds the lock may remove what a killed service has left."""
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     temporary = f"{path}.new"
     try:
@@ -104,24 +104,31 @@ def _listen(path: str) -> _socket.socket:
         finally:
             os.umask(before)
         listener.listen(_BACKLOG)
+        identity = _identity(temporary)
         os.rename(temporary, path)  # it is never there without somebody who listens
     except OSError as error:
         listener.close()
         raise from_oserror(error, f"socket {path}") from error
-    return listener
+    return listener, identity
 
 
 class _Loop:
     """Keeps a few children waiting, so that no caller waits for a fork."""
 
     def __init__(
-        self, serve_one: Callable[[_socket.socket], bool], listener: _socket.socket, lock: int, path: str, idle: float
+        self,
+        serve_one: Callable[[_socket.socket], bool],
+        listener: _socket.socket,
+        identity: tuple[int, ...] | None,
+        lock: int,
+        path: str,
+        idle: float,
     ) -> None:
         self._serve_one, self._listener, self._path, self._idle = serve_one, listener, path, idle
+        self._identity = identity
         self._lock = lock
         self._waiting: set[int] = set()
         self._working: set[int] = set()
-        self._identity = _identity(path)
         self._is_ending = False
         #: a child writes its pid when it has a caller, and its negative when it waits for the next
         self._told, self._tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -14,7 +14,8 @@ from csi_driver.identity.table import IDENTITY
 from csi_driver.node.table import NODE
 from csi_driver.service import Service
 from csi_driver.snapshot_metadata.table import SNAPSHOT_METADATA
-from runtime_core.serving.gate import Gate
+from runtime_core.errors import Unimplemented
+from runtime_core.serving.gate import Call, Gate
 
 SERVICES: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "Identity": IDENTITY,
@@ -33,10 +34,15 @@ def gates(service: Service) -> list[Gate]:
         Gate(
             services[name],
             GetMessageClass,
-            {rpc: function for rpc, function in functions.items() if can.serves(rpc)},
+            {rpc: function if can.serves(rpc) else _refuse for rpc, function in functions.items()},
             service,
             service.log,
             service.timings,
         )
         for name, functions in SERVICES.items()
     ]
+
+
+def _refuse(service: Service, request: Any, call: Call) -> Any:
+    attach = "" if service.settings.attach else " and without --attach"
+    raise Unimplemented(f"{call.method}: is not served with the back end {service.settings.backend}{attach}")

@@ -80,8 +80,8 @@ class _Freeze(threading.Thread):
             raise self._error
 
 
-def thaw_left(marks: str, opener: Callable[[str], int | None], seconds: float) -> list[str]:
-    """Thaw what a dead driver left frozen; ids of what was. `opener` takes what the mark says."""
+def thaw_left(marks: str, opener: Callable[[str, str], int | None], seconds: float) -> list[str]:
+    """Thaw what a dead driver left frozen; ids of what was. `opener` takes the id and what its mark says."""
     thawed: list[str] = []
     workers = [threading.Thread(target=_thaw, args=(marks, name, opener, thawed), daemon=True) for name in os.listdir(marks)]
     for worker in workers:
@@ -91,10 +91,10 @@ def thaw_left(marks: str, opener: Callable[[str], int | None], seconds: float) -
     return thawed
 
 
-def _thaw(marks: str, name: str, opener: Callable[[str], int | None], thawed: list[str]) -> None:
+def _thaw(marks: str, name: str, opener: Callable[[str, str], int | None], thawed: list[str]) -> None:
     mark = os.path.join(marks, name)
     with open(mark) as file:
-        root = opener(file.read())
+        root = opener(name, file.read())
     if root is not None:
         try:
             if filesystems.thaw(root):

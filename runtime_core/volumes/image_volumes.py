@@ -158,10 +158,10 @@ class ImageVolumes:
         return found
 
 
-def _open_marked(mark: str) -> int | None:
+def _open_marked(volume_id: str, mark: str) -> int | None:
     number, _blank, fs_type = mark.partition(" ")
     if not number.isdigit() or fs_type not in image_filesystem.FILE_SYSTEMS:
         return None  # torn: the driver died before it froze anything
-    if not loop_device.backing_file(int(number)) or not loop_device.is_claimed(int(number)):
+    if not loop_device.backing_file(int(number)).removesuffix(" (deleted)").endswith(f"/{volume_id}/{images.NAME}"):
         return None  # the node was started again
-    return image_filesystem.superblock_root(int(number), fs_type)
+    return image_filesystem.superblock_root(int(number), fs_type) if loop_device.is_claimed(int(number)) else None

@@ -9,10 +9,6 @@ The node has 192.0.2.1 and 192.0.2.9, and the same in IPv6.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,14 +16,9 @@ from pathlib import Path
 import pytest
 
 from runtime_core.interfaces.packet_filter import AdmissionOptions, PacketFilter, PortMap, PortOptions
-from runtime_core.kernel import netlink
-from runtime_core.network.links import Links
-from runtime_core.network.namespace import open_namespace
 from runtime_core.testing import namespaces
+from runtime_core.testing.packet_filter_node import reached, seen_source, wire
 
-_SECONDS = 20.0
-#: of which one must arrive: a young IPv6 link loses some
-_DATAGRAMS = 20
 _OWNER, _OTHER = "net c1 eth0", "net c2 eth0"
 #: IP version → (what the pod is said to have, its address, a host outside, one inside the pod's network, the node's address)
 _V4 = ("10.88.0.2/16", "10.88.0.2", "192.0.2.2", "10.88.200.2", "192.0.2.1")
@@ -48,7 +39,7 @@ class PacketFilterContract:
         """The pod's and the outside's namespaces are pod and outside in this directory."""
         with namespaces.node_namespace():
             try:
-                _wire(tmp_path)
+                wire(tmp_path)
                 yield tmp_path
             finally:
                 for name in ("pod", "outside"):
@@ -60,11 +51,11 @@ class PacketFilterContract:
     ) -> None:
         """As soon as it is masqueraded, until it no longer is."""
         address, pod, outside, _inside, public = case
-        assert _seen_source(node, pod, outside) == pod
+        assert seen_source(node, pod, outside) == pod
         packet_filter.masquerade([address], _OWNER)
-        assert _seen_source(node, pod, outside) == public
+        assert seen_source(node, pod, outside) == public
         packet_filter.unmasquerade(_OWNER, [address])
-        assert _seen_source(node, pod, outside) == pod
+        assert seen_source(node, pod, outside) == pod
 
     @both
     def test_traffic_within_the_network_keeps_its_address(
@@ -73,7 +64,7 @@ class PacketFilterContract:
         """Pods know each other by their own addresses."""
         address, pod, _outside, inside, _public = case
         packet_filter.masquerade([address], _OWNER)
-        assert _seen_source(node, pod, inside) == pod
+        assert seen_source(node, pod, inside) == pod
 
     def test_it_can_be_listed(self, packet_filter: PacketFilter, node: Path) -> None:
         """Each address, without its length, and whose it is; nothing on a node that has none."""
@@ -117,7 +108,7 @@ class PacketFilterContract:
         packet_filter.masquerade([_V4[0]], _OTHER)
         packet_filter.masquerade([_V4[0]], _OWNER)
         assert packet_filter.masqueraded() == [("10.88.0.2", _OWNER)]
-        assert _seen_source(node, _V4[1], _V4[2]) == _V4[4]
+        assert seen_source(node, _V4[1], _V4[2]) == _V4[4]
 
     @both
     @pytest.mark.parametrize("protocol", ["tcp", "udp"])
@@ -300,97 +291,3 @@ class PacketFilterContract:
                 list(pool.map(work, range(20)))
             there = len(packet_filter.masqueraded()), len(packet_filter.mapped_ports()), len(packet_filter.admitted())
             assert there == (left, left, left)
-
-
-def reached(
-    directory: Path, protocol: str, origin: str, target: str, port: int, server: str, server_port: int, source: str = ""
-) -> str | None:
-    """The address that the server (in the pod, or outside) sees when `origin` talks to `target` and is answered; None when
-    `target` refuses. `origin` is pod, outside or node, with words after it that say more."""
-    family = socket.AF_INET6 if ":" in target else socket.AF_INET
-    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-    place = "pod" if server.startswith(("10.88.0.", "fd88::2")) else "outside"
-    with namespaces.inside(str(directory / place)):
-        listening = socket.socket(family, kind)
-    with listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.settimeout(_SECONDS)
-        listening.bind((server, server_port))
-        if protocol == "tcp":
-            listening.listen()
-        with contextlib.nullcontext() if origin.startswith("node") else namespaces.inside(str(directory / origin)):
-            client = socket.socket(family, kind)
-        with client:
-            client.settimeout(_SECONDS)
-            if source:
-                client.bind((source, 0))
-            try:
-                client.connect((target, port))
-                client.sendall(b"x")
-                if protocol == "udp":  # a refusal comes with the answer to the first datagram
-                    return _answered_datagram(listening, client)
-            except ConnectionRefusedError:
-                return None
-            connection, peer = listening.accept()
-            with connection:
-                connection.sendall(b"y")
-                assert client.recv(1) == b"y"
-            return str(peer[0])
-
-
-def _answered_datagram(listening: socket.socket, client: socket.socket) -> str:
-    for _time in range(_DATAGRAMS):
-        ready = select.select([listening, client], [], [], 1)[0]
-        if client in ready:
-            client.recv(1)
-        if listening in ready:
-            break
-        client.send(b"x")
-    _data, peer = listening.recvfrom(1)
-    listening.sendto(b"y", peer)
-    assert client.recv(1) == b"y"
-    return str(peer[0])
-
-
-def _wire(directory: Path) -> None:
-    ends = {
-        "pod": (["10.88.0.2/24", "fd88::2/80"], ["10.88.0.1/24", "fd88::1/80"]),
-        "outside": (
-            ["192.0.2.2/24", "10.88.200.2/24", "2001:db8::2/64", "fd88::200:0:0:2/80"],
-            ["192.0.2.1/24", "192.0.2.9/24", "10.88.200.1/24", "2001:db8::9/64", "2001:db8::1/64", "fd88::200:0:0:1/80"],
-        ),
-    }
-    for name, (far, near) in ends.items():
-        namespaces.pin_namespace(directory / name)
-        namespace = open_namespace(str(directory / name))
-        with netlink.Socket() as sock:
-            links = Links(sock)
-            links.add_veth(name, "eth0", namespace=namespace)
-            link = links.find(name)
-            assert link is not None
-            links.configure(link.index, near, [])
-        os.close(namespace)
-        routes = [("0.0.0.0/0", "10.88.0.1"), ("::/0", "fd88::1")] if name == "pod" else []
-        with namespaces.inside(str(directory / name)) as inner:
-            link = inner.find("eth0")
-            assert link is not None
-            inner.configure(link.index, far, routes)
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
-
-
-def _seen_source(directory: Path, source: str, destination: str) -> str:
-    """The address from which the outside hears what the pod says."""
-    family = socket.AF_INET6 if ":" in source else socket.AF_INET
-    with namespaces.inside(str(directory / "outside")):
-        listening = socket.socket(family, socket.SOCK_DGRAM)
-        listening.bind((destination, 0))
-    with namespaces.inside(str(directory / "pod")):
-        sending = socket.socket(family, socket.SOCK_DGRAM)
-        sending.bind((source, 0))  # a port of its own: the kernel remembers translations by flow
-    with listening, sending:
-        for _time in range(_DATAGRAMS):
-            sending.sendto(b"x", listening.getsockname()[:2])
-            if select.select([listening], [], [], 1)[0]:
-                return str(listening.recvfrom(16)[1][0])
-    raise AssertionError(f"none of {_DATAGRAMS} datagrams from {source} reached {destination}")

@@ -1,4 +1,4 @@
-"""The plugin firewall: what it lets pass and what it keeps apart, with traffic; and firewalld by its command."""
+"""The plugin firewall: what it lets pass and what it keeps apart, with traffic."""
 
 from __future__ import annotations
 
@@ -9,57 +9,17 @@ from typing import Any
 
 import pytest
 
-from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, TrivetError
-from runtime_core.testing.tools import need
-from tests.kernel.cni import main_node
-from tests.kernel.cni.main_node import Node, on, run, uplink
+from runtime_core.errors import FailedPrecondition, InvalidArgument
+from tests.kernel.cni import guarded_pods
+from tests.kernel.cni.guarded_pods import OUTSIDE, Guarded, backends
+from tests.kernel.cni.main_node import on, run
 from tests.kernel.cni.port_traffic import filters, talk
-
-_OUTSIDE = ["198.51.100.2", "2001:db8::2"]
-_SUBNETS = {"cnit0": ("10.77.0.0/24", "fd77::/64"), "cnit1": ("10.78.0.0/24", "fd78::/64")}
-backends = pytest.mark.parametrize("backend", ["nftables", "iptables"])
-
-
-class Guarded:
-    """Pods on bridges of a node with an uplink, each with the firewall after bridge."""
-
-    def __init__(self, node: Node, backend: str) -> None:
-        if backend == "iptables":
-            need("iptables", "iptables")
-        self.node, self.backend = node, backend
-        self.outside = node.pod("outside")
-        uplink(self.outside)
-        run("ip", "route", "add", "10.78.0.0/24", "via", "198.51.100.1", place=self.outside)
-        self.places: dict[str, Path] = {}
-        self.results: dict[str, dict[str, Any]] = {}
-
-    def pod(self, name: str, bridge: str = "cnit0", **more: Any) -> dict[str, Any]:
-        """The firewall's configuration, after ADD; the pod's name is its container's id."""
-        self.places[name] = self.node.pod(name)
-        made = self.node.config("bridge", subnets=_SUBNETS[bridge], name=bridge, bridge=bridge, isDefaultGateway=True)
-        self.results[name] = self.node.call("ADD", made, self.places[name], container_id=name)
-        config = self.config(name, bridge, **more)
-        assert self.node.call("ADD", config, self.places[name], container_id=name) == self.results[name]
-        return config
-
-    def config(self, name: str, bridge: str = "cnit0", **more: Any) -> dict[str, Any]:
-        made = {
-            "cniVersion": "1.1.0", "name": bridge, "type": "firewall", "backend": self.backend,
-            "prevResult": self.results.get(name), **more,
-        }  # fmt: skip
-        return {key: value for key, value in made.items() if value is not None}
-
-    def addresses(self, name: str) -> list[str]:
-        return main_node.addresses_of(self.results[name])
-
-    def call(self, verb: str, config: dict[str, Any], name: str) -> dict[str, Any]:
-        return self.node.call(verb, config, self.places.get(name, ""), container_id=name)
 
 
 @pytest.fixture
 def guarded(tmp_path: Path, backend: str) -> Iterator[Guarded]:
-    with main_node.made(tmp_path) as node:
-        yield Guarded(node, backend)
+    with guarded_pods.made(tmp_path, backend) as made:
+        yield made
 
 
 @pytest.mark.parametrize("backend", ["iptables"])
@@ -69,7 +29,7 @@ def test_what_the_pod_sends_and_the_answers_pass(guarded: Guarded) -> None:
         run(program, "-A", "FORWARD", "-j", "REJECT", "--reject-with", _unreachable(program))
         run(program, "-P", "FORWARD", "DROP")
     config = guarded.pod("c1")
-    for address in _OUTSIDE:
+    for address in OUTSIDE:
         assert talk("tcp", guarded.places["c1"], (address, 7777), guarded.outside, (address, 7777)) is not None
     for address in guarded.addresses("c1"):
         assert talk("tcp", guarded.outside, (address, 7777), guarded.places["c1"], (address, 7777)) is None
@@ -84,9 +44,9 @@ def test_the_administrator_has_the_first_word(guarded: Guarded, name: str) -> No
     """In a chain of the given name, which stays when there is something in it."""
     chain = name or "CNI-ADMIN"
     config = guarded.pod("c1", iptablesAdminChainName=name or None)
-    run("iptables", "-A", chain, "-d", _OUTSIDE[0], "-p", "tcp", "--dport", "7777", "-j", "REJECT", "--reject-with", "tcp-reset")
-    assert talk("tcp", guarded.places["c1"], (_OUTSIDE[0], 7777), guarded.outside, (_OUTSIDE[0], 7777)) is None
-    assert talk("tcp", guarded.places["c1"], (_OUTSIDE[0], 7778), guarded.outside, (_OUTSIDE[0], 7778)) is not None
+    run("iptables", "-A", chain, "-d", OUTSIDE[0], "-p", "tcp", "--dport", "7777", "-j", "REJECT", "--reject-with", "tcp-reset")
+    assert talk("tcp", guarded.places["c1"], (OUTSIDE[0], 7777), guarded.outside, (OUTSIDE[0], 7777)) is None
+    assert talk("tcp", guarded.places["c1"], (OUTSIDE[0], 7778), guarded.outside, (OUTSIDE[0], 7778)) is not None
     guarded.call("DEL", config, "c1")
     assert filters() == ""
     assert f"-A {chain}" in run("iptables", "-S")
@@ -109,7 +69,7 @@ def test_ingress_policy(guarded: Guarded, policy: str, inside: bool, between: bo
     for name, expected in ways.items():
         for address in guarded.addresses(name):
             assert _passes(guarded.places["c1"], guarded.places[name], address, expected=expected) == expected, (name, address)
-    assert _passes(guarded.places["c1"], guarded.outside, _OUTSIDE[0])
+    assert _passes(guarded.places["c1"], guarded.outside, OUTSIDE[0])
     assert _passes(guarded.outside, guarded.places["c1"], guarded.addresses("c1")[0])
     for name, bridge in (("c1", "cnit0"), ("c2", "cnit0"), ("c3", "cnit1")):
         guarded.call("DEL", guarded.config(name, bridge, ingressPolicy=policy), name)
@@ -237,87 +197,6 @@ def test_a_wrong_field_is_named(guarded: Guarded, change: dict[str, Any], messag
     with pytest.raises(InvalidArgument) as error:
         guarded.call("ADD", {key: value for key, value in config.items() if value is not None}, "c1")
     assert message in str(error.value)
-    assert filters() == ""
-
-
-_FIREWALL_CMD = """#!/bin/sh
-echo "$*" >> {home}/diary
-[ -e {home}/stopped ] && {{ echo "not running" >&2; exit 252; }}
-case "$*" in
---state) echo running ;;
-*--add-source=*) s="${{2#--add-source=}}"; touch "{home}/zone/$1 $(echo "$s" | tr / _)" ;;
-*--remove-source=*) s="${{2#--remove-source=}}"; rm "{home}/zone/$1 $(echo "$s" | tr / _)" 2>/dev/null || {{ echo "Error: UNKNOWN_SOURCE" >&2; exit 19; }} ;;
-*--query-source=*) s="${{2#--query-source=}}"; [ -e "{home}/zone/$1 $(echo "$s" | tr / _)" ] ;;
-esac
-"""
-
-
-class Firewalld:
-    """Its command, as far as the plugin uses it; the sources of zones are files."""
-
-    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.home = home
-        (home / "zone").mkdir(parents=True)
-        (home / "firewall-cmd").write_text(_FIREWALL_CMD.format(home=home))
-        (home / "firewall-cmd").chmod(0o755)
-        monkeypatch.setenv("PATH", str(home), prepend=":")
-
-    def sources(self) -> list[str]:
-        return sorted(path.name.replace("_", "/") for path in (self.home / "zone").iterdir())
-
-    def reload(self) -> None:
-        for path in (self.home / "zone").iterdir():
-            path.unlink()
-
-
-@pytest.fixture
-def firewalld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Firewalld:
-    return Firewalld(tmp_path / "firewalld", monkeypatch)
-
-
-@pytest.mark.parametrize("backend", ["firewalld", None])
-@pytest.mark.parametrize("zone", [None, "public"])
-def test_firewalld(guarded: Guarded, firewalld: Firewalld, zone: str | None) -> None:
-    """Chosen by name or because it runs: the pod's addresses are sources of the zone; a reload forgets them, CHECK tells and
-    ADD mends; DEL takes them away, also without prevResult."""
-    config = guarded.pod("c1", firewalldZone=zone)
-    sources = [f"--zone={zone or 'trusted'} {address}" for address in ("10.77.0.2/32", "fd77::2/128")]
-    assert firewalld.sources() == sources
-    guarded.call("CHECK", config, "c1")
-    guarded.call("STATUS", config, "c1")
-    firewalld.reload()
-    with pytest.raises(FailedPrecondition, match=f"10.77.0.2/24 in zone {zone or 'trusted'}"):
-        guarded.call("CHECK", config, "c1")
-    guarded.call("ADD", config, "c1")
-    assert firewalld.sources() == sources
-    del config["prevResult"]
-    for _time in range(2):
-        guarded.call("DEL", config, "c1")
-        assert (firewalld.sources(), filters()) == ([], "")
-
-
-@pytest.mark.parametrize("backend", ["firewalld"])
-def test_gc_of_firewalld(guarded: Guarded, firewalld: Firewalld) -> None:
-    """What is nobody's any more is no source either."""
-    guarded.pod("c1")
-    guarded.pod("stale")
-    guarded.call("GC", guarded.config("", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]}), "")
-    assert firewalld.sources() == ["--zone=trusted 10.77.0.2/32", "--zone=trusted fd77::2/128"]
-
-
-@pytest.mark.parametrize("backend", ["firewalld"])
-def test_firewalld_that_is_not_there(guarded: Guarded, firewalld: Firewalld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """STATUS and ADD say so, by a kind of error that is code 50; DEL takes down what there is."""
-    config = guarded.pod("c1")
-    (firewalld.home / "stopped").touch()
-    for verb in ("STATUS", "ADD", "CHECK"):
-        with pytest.raises(TrivetError, match="firewalld does not run: not running") as error:
-            guarded.call(verb, config, "c1")
-        assert getattr(error.value, "code", 0) == 50
-    (firewalld.home / "firewall-cmd").unlink()
-    with pytest.raises(NotFound, match="firewall-cmd is not installed"):
-        guarded.call("STATUS", config, "c1")
-    guarded.call("DEL", config, "c1")
     assert filters() == ""
 
 

@@ -1,8 +1,10 @@
-"""What is wrong with a volume, from sysfs and mountinfo alone: neither waits for a file system that hangs."""
+"""What is wrong with a volume, without waiting for a file system that hangs: from sysfs and mountinfo, else in a thread."""
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 
 from runtime_core.interfaces.volume import Problem
 from runtime_core.kernel import loop_device
@@ -54,3 +56,36 @@ def _recorded_errors(entry: mount_table.Entry) -> list[Problem]:
     except (FileNotFoundError, ValueError):
         return []
     return [Problem("FilesystemError", f"{entry.fs_type} on {name} recorded {count} errors")] if count else []
+
+
+class ShutDown:
+    """Asks xfs itself, as it tells nowhere else that it shut down: opening its root is refused then.
+
+    A file system that hangs keeps one thread, and is not asked again until it answers.
+    """
+
+    _SECONDS = 1.0
+
+    def __init__(self) -> None:
+        self._asking: dict[str, threading.Thread] = {}
+
+    def is_so(self, mounted: str) -> bool:
+        before = self._asking.get(mounted)
+        if before is not None and before.is_alive():
+            return False
+        refused = threading.Event()
+        thread = threading.Thread(target=_ask, args=(mounted, refused), daemon=True)
+        self._asking[mounted] = thread
+        thread.start()
+        thread.join(self._SECONDS)
+        if not thread.is_alive():
+            self._asking.pop(mounted, None)
+        return refused.is_set()
+
+
+def _ask(mounted: str, refused: threading.Event) -> None:
+    try:
+        os.close(os.open(mounted, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EIO:
+            refused.set()

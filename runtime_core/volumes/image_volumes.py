@@ -18,6 +18,7 @@ class ImageVolumes:
         self._layout, self._freeze_seconds, self._program_seconds = layout, freeze_seconds, program_seconds
         #: of volumes that are larger than their mounted file system
         self._pending: set[str] = set()
+        self._shut_down = health.ShutDown()
 
     def thaw_left(self) -> None:
         """Of a driver that died between freeze and thaw."""
@@ -153,6 +154,8 @@ class ImageVolumes:
             number = os.path.basename(mounted).removeprefix("loop")
             return [*found, *(health.of_device(int(number)) if number.isdigit() else ())]
         found += health.of_mount(mounted)
+        if volume.fs_type == "xfs" and not found and self._shut_down.is_so(mounted):
+            found.append(Problem("FilesystemError", f"xfs at {mounted} shut down after an error"))
         if volume.id in self._pending:
             found.append(Problem("ExpansionPending", "its file system grows when it is mounted the next time"))
         return found

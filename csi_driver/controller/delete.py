@@ -27,6 +27,7 @@ def delete_volume(service: Service, request: csi.DeleteVolumeRequest, call: Call
             service.records.volumes.put(volume_id, replace(record, phase="deleting"))
             failpoint.hit("csi.delete.marked")
             release(service.ledger, volume_id)
+            service.node.forget(volume_id)
             failpoint.hit("csi.delete.released")
             service.store.soon()
     return csi.DeleteVolumeResponse()

@@ -33,8 +33,10 @@ def main(words: list[str] | None = None) -> int:
         if name == next(iter(words), ""):
             module = importlib.import_module(f"cni_plugins.commands.{module_name}")
             module.configure(command)
-            command.set_defaults(run=module.run)
-    arguments = parser.parse_args(words)
+            command.set_defaults(run=module.run, passes_on=getattr(module, "PASSES_ON", False))
+    arguments, arguments.others = parser.parse_known_args(words)
+    if arguments.others and not arguments.passes_on:
+        parser.error(f"unrecognized arguments: {' '.join(arguments.others)}")
     try:
         return int(arguments.run(arguments))
     except TrivetError as error:

@@ -6,9 +6,12 @@ import argparse
 
 from runtime_core.errors import Unimplemented
 
+#: options of `dhcp daemon` are that one's matter
+PASSES_ON = True
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="those of `dhcp daemon`")
+    parser.epilog = "Takes the options of `dhcp daemon`."
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -17,4 +20,4 @@ def run(arguments: argparse.Namespace) -> int:
         from cni_plugins.ipam.dhcp import plugin
     except ImportError as error:
         raise Unimplemented(f"dhcp-daemon: {error}") from error
-    return int(plugin.command_line(["daemon", *arguments.options]) or 0)
+    return int(plugin.command_line(["daemon", *arguments.others]) or 0)

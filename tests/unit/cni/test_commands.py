@@ -211,6 +211,18 @@ def test_leases_of_a_node_without_any(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == ""
 
 
+def test_the_dhcp_daemon_has_its_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go on as they are; other commands refuse what they do not know."""
+    from cni_plugins.ipam.dhcp import plugin
+
+    seen: list[list[str]] = []
+    monkeypatch.setattr(plugin, "command_line", lambda words: seen.append(words) or 0)
+    assert main(["dhcp-daemon", "-socketpath", "/x", "--broadcast"]) == 0
+    assert seen == [["daemon", "-socketpath", "/x", "--broadcast"]]
+    with pytest.raises(SystemExit):
+        main(["leases", "--odd"])
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Of its own."""

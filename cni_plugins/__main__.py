@@ -34,9 +34,10 @@ def main(words: list[str] | None = None) -> int:
             module = importlib.import_module(f"cni_plugins.commands.{module_name}")
             module.configure(command)
             command.set_defaults(run=module.run, passes_on=getattr(module, "PASSES_ON", False))
-    arguments, arguments.others = parser.parse_known_args(words)
-    if arguments.others and not arguments.passes_on:
-        parser.error(f"unrecognized arguments: {' '.join(arguments.others)}")
+    arguments, others = parser.parse_known_args(words)
+    if others and not arguments.passes_on:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    arguments.others = others
     try:
         return int(arguments.run(arguments))
     except TrivetError as error:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 
-from runtime_core.container import messages
-from runtime_core.errors import FailedPrecondition, InvalidArgument
+from runtime_core.container.child import in_child
+from runtime_core.errors import InvalidArgument
 from runtime_core.kernel import mounts, syscalls
 
 TYPE_CHECKING = False
@@ -99,27 +98,13 @@ def _mount_as_container_root(lower: Sequence[str | int], pair: Sequence[str | in
 def _mounted_by_path(trees: list[int], above: str, root: dict[str, Any], user_namespace: int) -> int:
     """The same before Linux 6.13, where a layer has to be mounted where its mounter is: a child with a mount
     namespace of its own does it, and the overlay outlives both."""
-    ours, theirs = messages.pair()
-    with ours, theirs:
-        pid, pidfd = syscalls.clone3(syscalls.CLONE_NEWNS, signal.SIGCHLD)
-        if pid == 0:
-            try:
-                lower, below = _attach_all(trees, above)
-                pair = [os.path.join(below, os.path.relpath(root[key], above)) for key in ("upper", "work")]
-                tree = _mount_as_container_root(lower, pair, user_namespace)
-                messages.send(theirs, messages.CREATED, descriptors=(tree,))
-            except Exception as error:  # noqa: BLE001  the edge of a process: the parent raises it again
-                messages.send_failure(theirs, error, "mounting an idmapped overlay")
-            os._exit(0)
-        theirs.close()
-        try:
-            kind, _payload, descriptors = messages.receive(ours)
-        finally:
-            os.close(pidfd)
-            os.waitpid(pid, 0)
-    if kind != messages.CREATED:
-        raise FailedPrecondition("the process that mounts an idmapped overlay died")
-    return descriptors[0]
+
+    def mount_there() -> tuple[int, ...]:
+        lower, below = _attach_all(trees, above)
+        pair = [os.path.join(below, os.path.relpath(root[key], above)) for key in ("upper", "work")]
+        return (_mount_as_container_root(lower, pair, user_namespace),)
+
+    return in_child("mounting an idmapped overlay", mount_there, syscalls.CLONE_NEWNS)[0]
 
 
 def _attach_all(trees: list[int], above: str) -> tuple[list[str], str]:

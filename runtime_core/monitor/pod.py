@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import socket
 import struct
 
-from runtime_core.container import messages, pod_init, sysctls
-from runtime_core.errors import FailedPrecondition
+from runtime_core.container import pod_init, sysctls
+from runtime_core.container.child import in_child
 from runtime_core.kernel import failpoint, namespaces, syscalls
 from runtime_core.monitor.pin import pin
 
@@ -41,36 +40,15 @@ def open_namespaces(pod: dict[str, Any], attach: Callable[[int], None]) -> tuple
         first, user = 0, -1
         _enter(kinds)
     failpoint.hit("monitor.open.unshared")
-    _in_child(pod, _furnish)
+    # In a child, which shares all namespaces: what it copies of the launcher's pages goes with it, while in
+    # this process, which lives as long as the pod, it would stay.
+    in_child("furnishing the pod's namespaces", lambda: _furnish(pod))
     if pod["pid_mode"] == "pod" and not first:
         first = pod_init.fork(lambda: attach(0))
     return first, user
 
 
-def _in_child(pod: dict[str, Any], work: Callable[[dict[str, Any]], None]) -> None:
-    """Do `work` in a child, which shares all namespaces: what it copies of the launcher's pages goes with it,
-    while in this process, which lives as long as the pod, it would stay."""
-    ours, theirs = messages.pair()
-    with ours, theirs:
-        pid, pidfd = syscalls.clone3(0, signal.SIGCHLD)
-        if pid == 0:
-            try:
-                work(pod)
-                messages.send(theirs, messages.CREATED)
-            except Exception as error:  # noqa: BLE001  the edge of a process: the parent raises it again
-                messages.send_failure(theirs, error, "furnishing the pod's namespaces")
-            os._exit(0)
-        theirs.close()
-        try:
-            kind, _payload, _descriptors = messages.receive(ours)
-        finally:
-            os.close(pidfd)
-            os.waitpid(pid, 0)
-    if kind != messages.CREATED:
-        raise FailedPrecondition("the process that furnishes the pod's namespaces died")
-
-
-def _furnish(pod: dict[str, Any]) -> None:
+def _furnish(pod: dict[str, Any]) -> tuple[int, ...]:
     """What is set once in the new namespaces."""
     if pod["netns_path"]:
         pin(pod["netns_path"])
@@ -80,6 +58,7 @@ def _furnish(pod: dict[str, Any]) -> None:
         name = pod["hostname"].encode()
         syscalls.sethostname(name, len(name))
     sysctls.write(pod["sysctls"], as_uid=_root(pod))
+    return ()
 
 
 def _root(pod: dict[str, Any]) -> int:

@@ -1,13 +1,13 @@
 """CNI plugin tap: a tap device in the container's network namespace, for a virtual machine that runs in it.
 
-Options: multiQueue, owner, group, selinuxContext, bridge (of the container's namespace), mtu, mac.
+Options: multiQueue, owner, group, selinuxContext, bridge (of the container or of the node), mtu, mac.
 """
 
 from __future__ import annotations
 
 import errno
 
-from cni_plugins.main import options, ownership
+from cni_plugins.main import options, ownership, tap_bridge
 from cni_plugins.main.container_check import check_addresses, check_container
 from cni_plugins.main.container_link import (
     Ends,
@@ -19,6 +19,7 @@ from cni_plugins.main.container_link import (
     remove_inside,
     result,
 )
+from cni_plugins.main.host_veth import remove_stale
 from cni_plugins.main.labelled_tap import add_labelled_tap, check_label
 from runtime_core.errors import FailedPrecondition, NotFound, from_oserror
 from runtime_core.network.link_messages import alias_message, mac_bytes
@@ -56,26 +57,39 @@ class Options:
 def add(request: Request) -> dict[str, Any]:
     chosen = Options(request)
     with Ends(request) as ends:
-        master = _bridge(chosen.bridge, ends) if chosen.bridge else 0
+        master = _master(request, chosen, ends) if chosen.bridge else 0
         link = _make(request, chosen, ends, master)
-        found = result(request, [described(link, request.netns)], allot(request, ends.undo))
+        near = ends.host.find(ownership.host_name(request)) if chosen.bridge else None
+        interfaces = [*([described(near)] if near is not None else []), described(link, request.netns)]
+        found = result(request, interfaces, allot(request, ends.undo))
         configure(ends, link, found, _SETTINGS)
     return found
 
 
 def delete(request: Request) -> None:
     """Idempotent with anything missing, also the namespace."""
-    each(lambda: remove_inside(request, _KIND), lambda: delegate(request, "DEL"))
+    steps = [lambda: remove_inside(request, _KIND), lambda: delegate(request, "DEL")]
+    if request.config.get("bridge"):
+        steps.insert(0, lambda: tap_bridge.disconnect(request))
+    each(*steps)
 
 
 def check(request: Request) -> None:
-    Options(request)
-    check_container(request, check_addresses(request), _KIND)
+    chosen = Options(request)
+    previous = check_addresses(request)
+
+    def look(link: Link) -> None:
+        if chosen.bridge and not link.master:
+            raise FailedPrecondition(f"bridge: {link.name} of the container is no port of a bridge")
+
+    check_container(request, previous, _KIND, look)
+    if any(one.get("name") == ownership.host_name(request) for one in previous["interfaces"]):
+        tap_bridge.check(request, chosen.bridge)
 
 
 def gc(request: Request) -> None:
-    """Addresses: the links go with their namespaces."""
-    delegate(request, "GC")
+    """Addresses, and pairs that lead to a bridge of the node; the other links go with their namespaces."""
+    each(lambda: remove_stale(request), lambda: delegate(request, "GC"))
 
 
 def status(request: Request) -> None:
@@ -107,12 +121,11 @@ def _make(request: Request, chosen: Options, ends: Ends, master: int) -> Link:
         raise from_oserror(error, f"making tap {name}") from error
 
 
-def _bridge(name: str, ends: Ends) -> int:
-    """A device can only be a port of a bridge in its own namespace."""
-    found = ends.inside.find(name)
-    if found is None:
-        where = "it is one of the node" if ends.host.find(name) is not None else "there is none"
-        raise NotFound(f"bridge: {name!r} is not in the container's network namespace, where the tap is ({where})")
-    if found.kind != "bridge":
-        raise FailedPrecondition(f"bridge: {name} of the container is a {found.kind or 'real device'}, not a bridge")
-    return found.index
+def _master(request: Request, chosen: Options, ends: Ends) -> int:
+    bridge, is_inside = tap_bridge.find(chosen.bridge, ends)
+    if is_inside:
+        return bridge.index
+    try:
+        return tap_bridge.connect(request, ends, bridge, chosen.mtu)
+    except OSError as error:
+        raise from_oserror(error, f"bridge: connecting the container to {bridge.name}") from error

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from cni_plugins.main import labelled_tap
+from e2e.wait import wait_for
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
+from runtime_core.network.carrier import has_carrier
 from runtime_core.network.links import Link
 from tests.kernel.cni import main_node
 from tests.kernel.cni.main_node import Node, names, on, run, sysctl
@@ -44,7 +46,18 @@ def _open(pod: Path, flags: int = _TAP | _NO_PI) -> int:
         except OSError:
             os.close(descriptor)
             raise
+        has_carrier("eth0")  # a bridge forwards for the device from now on
     return descriptor
+
+
+def _frames(descriptor: int) -> list[bytes]:
+    """Those that wait."""
+    found = []
+    try:
+        while True:
+            found.append(os.read(descriptor, 2000))
+    except BlockingIOError:
+        return found
 
 
 def _datagram(mac: str, payload: bytes) -> bytes:
@@ -118,26 +131,79 @@ def test_mtu_and_mac(node: Node, config: dict[str, Any], args: dict[str, str], m
     assert sysctl(pod, "ipv4/conf/eth0/arp_notify") == "1"
 
 
-def test_bridge(node: Node) -> None:
-    """Of the container, where the tap is. One of the node is named as such, and so is what is none; nothing is left."""
+def test_a_bridge_of_the_container(node: Node) -> None:
+    """It goes before one of the node with that name; CHECK sees the tap taken off it."""
+    pod = node.pod()
+    for place in (None, pod):
+        with on(place) as links:
+            links.add_bridge("br0")
+    _result, config = node.attach(node.config("tap", bridge="br0"), pod)
+    assert (_link(pod).master, names()) == (_link(pod, "br0").index, {"br0"})
+    node.call("CHECK", config, pod)
+    run("ip", "link", "set", "eth0", "nomaster", place=pod)
+    with pytest.raises(FailedPrecondition, match="bridge: eth0 of the container is no port"):
+        node.call("CHECK", config, pod)
+    node.call("DEL", config, pod)
+    assert names(pod) == {"br0"}
+
+
+def test_a_bridge_of_the_node(node: Node) -> None:
+    """Frames go from the program to the bridge and back, though a device cannot be a port across namespaces."""
     pod = node.pod()
     with on(None) as links:
         links.add_bridge("node0")
+    kind, own, other = b"\x88\xb5", bytes.fromhex("020000000042"), bytes.fromhex("020000000043")
+    result, config = node.attach(node.config("tap", bridge="node0"), pod)
+    node.call("CHECK", config, pod)
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5))
+    wire.bind(("node0", 0x88B5))
+    machine = _open(pod)
+    os.set_blocking(machine, False)
+    with wire:
+        wire.settimeout(5)
+        os.write(machine, b"\xff" * 6 + own + kind + b"ping".ljust(46, b"\0"))
+        assert wire.recv(100)[6:18] == own + kind + b"ping"
+        wire.send(own + other + kind + b"pong".ljust(46, b"\0"))
+        wait_for("the answer", lambda: any(frame[6:18] == other + kind + b"pong" for frame in _frames(machine)), 5)
+    os.close(machine)
+    with pytest.raises(FailedPrecondition, match="bridge: the container's tap is not connected to node0"):
+        run("ip", "link", "set", result["interfaces"][0]["name"], "nomaster")
+        node.call("CHECK", config, pod)
+    node.call("DEL", config, pod)
+    assert (names(), names(pod), node.reserved()) == ({"node0"}, set(), [])
+
+
+def test_what_leads_to_a_bridge_of_the_node_goes(node: Node) -> None:
+    """By DEL without a namespace, by GC, and with an ADD that IPAM refuses."""
+    with on(None) as links:
+        links.add_bridge("node0")
+    config = node.config("tap", bridge="node0")
+    node.call("ADD", config, node.pod("one"))
+    node.call("DEL", config, "/nowhere")
+    assert names() == {"node0"}
+    node.call("ADD", config, node.pod("two"))
+    node.call("GC", {**config, "cni.dev/valid-attachments": []})
+    assert (names(), node.reserved()) == ({"node0"}, [])
+    three = node.pod("three")
+    with pytest.raises(NotFound):
+        node.call("ADD", {**config, "ipam": {"type": "absent"}}, three)
+    assert (names(), names(three)) == ({"node0"}, set())
+
+
+def test_a_bridge_that_is_none(node: Node) -> None:
+    """The error names the field and says where it was looked for; nothing is left."""
+    pod = node.pod()
     with on(pod) as links:
-        links.add_bridge("br0")
         links.add_veth("no0", "no1", namespace=-1)
     before = names(pod)
     for name, error, message in (
-        ("node0", NotFound, "bridge: 'node0' is not in the container's network namespace.*it is one of the node"),
-        ("gone0", NotFound, "bridge: 'gone0' .*there is none"),
+        ("gone0", NotFound, "bridge: 'gone0' is neither in the container nor on the node"),
         ("no0", FailedPrecondition, "bridge: no0 of the container is a veth, not a bridge"),
         ("a/b", InvalidArgument, "bridge"),
     ):
         with pytest.raises(error, match=message):
             node.call("ADD", node.config("tap", bridge=name), pod)
         assert (names(pod), node.reserved()) == (before, [])
-    node.call("ADD", node.config("tap", bridge="br0"), pod)
-    assert _link(pod).master == _link(pod, "br0").index
 
 
 def test_without_ipam(node: Node) -> None:

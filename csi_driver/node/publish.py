@@ -94,7 +94,7 @@ def _staged(service: Service, record: VolumeRecord, target: Target) -> int:
     with place.opened(service.settings.kubelet_dir, record.staging.path, "staging_target_path") as there:
         mounted = place.open_there(there, os.O_PATH | os.O_DIRECTORY)
     try:
-        if target.mount_group and target.mount_group != record.staging.mount_group and not target.read_only:
+        if target.mount_group and not target.read_only:
             group.apply(mounted, target.mount_group)
         tree = mounts.clone("", directory=mounted)
     finally:

@@ -62,7 +62,8 @@ def _stage(service: Service, record: VolumeRecord, wanted: Staging) -> None:
     present = record.staging
     if present and present.path != wanted.path:
         raise FailedPrecondition(f"{_PATH}: the volume is staged at {present.path} already")
-    if present and present != wanted:
+    # Pods of two groups share a volume: a target's group counts, and is seen to when it is published.
+    if present and present != replace(wanted, mount_group=present.mount_group):
         raise AlreadyExists(f"{_PATH}: the volume is staged there with another volume_capability")
     if present and is_there(service, record):
         return

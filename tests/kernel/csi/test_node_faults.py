@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.api.v1 import csi_pb2_grpc as stubs
 from runtime_core.kernel import filesystems, loop_device, mounts, syscalls
 from runtime_core.testing.tools import need
 from tests.support.csi_daemon import MIB, NODE, CsiDaemon, Mode, capability
+from tests.support.csi_life import CONTENT, INLINE, SIZE, Life, devices, left, read, write
 from tests.support.csi_node import own_mounts
 
 _ROOT = Path(__file__).parents[3]
@@ -35,9 +33,6 @@ POINTS = sorted(
         if point.startswith(kinds)
     }
 )
-_SIZE, _DEVICE = 16 * MIB, 4 * MIB
-_CONTENT = os.urandom(MIB)
-_INLINE = "csi-" + "1" * 64
 
 
 @pytest.fixture
@@ -50,160 +45,10 @@ def daemon(tmp_path: Path) -> Iterator[CsiDaemon]:
         yield daemon
         daemon.close()
         mounts.unmount_below(str(daemon.kubelet))
-        left = _devices(daemon)
-        for number in left:
+        remaining = devices(daemon)
+        for number in remaining:
             loop_device.detach(number)
-        assert left == []
-
-
-def _devices(daemon: CsiDaemon) -> list[int]:
-    """Loop devices over the driver's images."""
-    numbers = [int(name[4:]) for name in os.listdir("/sys/block") if name.startswith("loop")]
-    return [number for number in numbers if loop_device.backing_file(number).startswith(str(daemon.root))]
-
-
-class Life:
-    """Every call of the node's half for a mount, a block and an inline volume, in the kubelet's order."""
-
-    def __init__(self, daemon: CsiDaemon) -> None:
-        self.daemon = daemon
-        self.mount = self.block = ""
-        self.steps: list[Callable[[], None]] = [
-            self._create, self._stage, self._publish, self._publish_inline, self._write, self._expand, self._check,
-            self._end_pods, self._unstage, self._stage, self._publish, self._check, self._end_pods, self._unstage, self._delete,
-        ]  # fmt: skip
-
-    def run(self) -> bool:
-        """To the end, or to where the daemon died, which is where the next `run` goes on; whether it died."""
-        while self.steps:
-            try:
-                self.steps[0]()
-            except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
-                    raise
-                return True
-            del self.steps[0]
-        return False
-
-    @property
-    def node(self) -> Any:
-        return stubs.NodeStub(self.daemon.channel)
-
-    def volumes(self) -> list[tuple[str, csi.VolumeCapability]]:
-        both = [(self.mount, capability("mount")), (self.block, capability("block"))]
-        return [(volume, how) for volume, how in both if volume]
-
-    def staging(self, volume: str) -> str:
-        path = self.daemon.kubelet / "staging" / volume
-        path.mkdir(exist_ok=True)
-        return str(path)
-
-    def target(self, name: str) -> Path:
-        return self.daemon.kubelet / "pods" / name
-
-    def _create(self) -> None:
-        self.mount = self.daemon.create("m", _SIZE).volume_id
-        self.block = self.daemon.create("b", _DEVICE, volume_capabilities=[capability("block")]).volume_id
-        for volume, how in self.volumes():
-            self.daemon.controller.ControllerPublishVolume(
-                csi.ControllerPublishVolumeRequest(volume_id=volume, node_id=NODE, volume_capability=how)
-            )
-
-    def _stage(self) -> None:
-        for volume, how in self.volumes():
-            self.node.NodeStageVolume(
-                csi.NodeStageVolumeRequest(volume_id=volume, staging_target_path=self.staging(volume), volume_capability=how)
-            )
-
-    def _publish(self) -> None:
-        for volume, how in self.volumes():
-            self.node.NodePublishVolume(
-                csi.NodePublishVolumeRequest(
-                    volume_id=volume, staging_target_path=self.staging(volume), target_path=str(self.target(volume)),
-                    volume_capability=how,
-                )
-            )  # fmt: skip
-
-    def _publish_inline(self) -> None:
-        context = {"csi.storage.k8s.io/ephemeral": "true", "size": "16Mi"}
-        self.node.NodePublishVolume(
-            csi.NodePublishVolumeRequest(
-                volume_id=_INLINE, target_path=str(self.target("inline")), volume_capability=capability(), volume_context=context
-            )
-        )
-
-    def _write(self) -> None:
-        for path in (self.target(self.mount) / "file", self.target("inline") / "file"):
-            path.write_bytes(_CONTENT)
-        _write(self.target(self.block), _CONTENT)
-
-    def _expand(self) -> None:
-        for volume, size in ((self.mount, 2 * _SIZE), (self.block, 2 * _DEVICE)):
-            self.daemon.controller.ControllerExpandVolume(
-                csi.ControllerExpandVolumeRequest(volume_id=volume, capacity_range=csi.CapacityRange(required_bytes=size))
-            )
-            try:
-                self.node.NodeExpandVolume(
-                    csi.NodeExpandVolumeRequest(volume_id=volume, volume_path=str(self.target(volume)))
-                )  # fmt: skip
-            except grpc.RpcError as error:  # a mounted ext4 grows with CAP_SYS_RESOURCE only
-                if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
-                    raise
-        assert _length(self.target(self.block)) == 2 * _DEVICE
-
-    def _check(self) -> None:
-        assert (self.target(self.mount) / "file").read_bytes() == _CONTENT
-        assert _read(self.target(self.block), len(_CONTENT)) == _CONTENT
-        if len(self.steps) < 5:  # staged again since the expansion
-            found = os.statvfs(self.target(self.mount))
-            assert found.f_blocks * found.f_frsize > 1.5 * _SIZE
-
-    def _end_pods(self) -> None:
-        for volume, _how in self.volumes():
-            self.node.NodeUnpublishVolume(
-                csi.NodeUnpublishVolumeRequest(volume_id=volume, target_path=str(self.target(volume)))
-            )  # fmt: skip
-        self.node.NodeUnpublishVolume(csi.NodeUnpublishVolumeRequest(volume_id=_INLINE, target_path=str(self.target("inline"))))
-
-    def _unstage(self) -> None:
-        for volume, _how in self.volumes():
-            self.node.NodeUnstageVolume(
-                csi.NodeUnstageVolumeRequest(volume_id=volume, staging_target_path=self.staging(volume))
-            )  # fmt: skip
-
-    def _delete(self) -> None:
-        for volume, _how in self.volumes():
-            self.daemon.controller.ControllerUnpublishVolume(csi.ControllerUnpublishVolumeRequest(volume_id=volume, node_id=NODE))
-            self.daemon.controller.DeleteVolume(csi.DeleteVolumeRequest(volume_id=volume))
-
-    def give_up(self) -> None:
-        """The pods are deleted instead."""
-        self.steps = [self._end_pods, self._unstage, self._delete]
-        assert not self.run()
-
-
-def _write(device: Path, content: bytes) -> None:
-    with device.open("r+b", buffering=0) as file:
-        file.write(content)
-        os.fsync(file.fileno())
-
-
-def _read(device: Path, length: int) -> bytes:
-    with device.open("rb", buffering=0) as file:
-        return os.pread(file.fileno(), length, 0)
-
-
-def _length(device: Path) -> int:
-    assert stat.S_ISBLK(device.stat().st_mode)
-    with device.open("rb", buffering=0) as file:
-        return os.lseek(file.fileno(), 0, os.SEEK_END)
-
-
-def _left(daemon: CsiDaemon) -> list[str]:
-    found = [f"mount {point}" for point in mounts.mounted() if point.startswith(str(daemon.kubelet))]
-    found += [f"loop{number}" for number in _devices(daemon)]
-    found += [f"target {name}" for name in os.listdir(daemon.kubelet / "pods")]
-    return found + [f"image {name}" for name in os.listdir(daemon.root / "loop" / "volumes")]
+        assert remaining == []
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -215,7 +60,7 @@ def test_killed_at_any_step_every_call_is_repeated_and_succeeds(point: str, daem
     daemon.wait()
     daemon.start()
     assert not life.run()
-    assert _left(daemon) == []
+    assert left(daemon) == []
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -227,9 +72,9 @@ def test_killed_at_any_step_the_pods_can_be_deleted_instead(point: str, daemon: 
     daemon.wait()
     daemon.start()
     if not life.block:
-        life._create()
+        life.create()
     life.give_up()
-    assert _left(daemon) == []
+    assert left(daemon) == []
 
 
 @pytest.mark.parametrize("point", [point for point in POINTS if not point.startswith("csi.release")])
@@ -241,14 +86,14 @@ def test_an_error_at_any_step_leaves_nothing_half_done(point: str, daemon: CsiDa
         life.run()
     assert failed.value.details() == f"failpoint {point}"
     assert not life.run()
-    assert _left(daemon) == []
+    assert left(daemon) == []
 
 
 def _reboot(daemon: CsiDaemon) -> None:
     """The disk is kept; mounts and loop devices are not."""
     daemon.kill()
     mounts.unmount_below(str(daemon.kubelet))
-    for number in _devices(daemon):
+    for number in devices(daemon):
         loop_device.detach(number)
     daemon.start()
 
@@ -257,17 +102,17 @@ def test_after_a_reboot_the_data_is_there(daemon: CsiDaemon) -> None:
     """Mount, block and inline volumes, staged and published by repeated calls, or taken away."""
     life = Life(daemon)
     daemon.start()
-    for step in (life._create, life._stage, life._publish, life._publish_inline, life._write):
+    for step in (life.create, life.stage, life.publish, life.publish_inline, life.write):
         step()
     for path in (life.target(life.mount), life.target("inline")):
         _sync(path)
     _reboot(daemon)
-    for step in (life._stage, life._publish, life._publish_inline, life._check):
+    for step in (life.stage, life.publish, life.publish_inline, life.check):
         step()
-    assert (life.target("inline") / "file").read_bytes() == _CONTENT
+    assert (life.target("inline") / "file").read_bytes() == CONTENT
     _reboot(daemon)
     life.give_up()
-    assert _left(daemon) == []
+    assert left(daemon) == []
 
 
 def _sync(path: Path) -> None:
@@ -280,7 +125,7 @@ def test_a_frozen_volume_holds_nobody(daemon: CsiDaemon) -> None:
     """Its writers wait; stats of it and of others are answered, others are staged, published and taken away."""
     life = Life(daemon)
     daemon.start()
-    for step in (life._create, life._stage, life._publish):
+    for step in (life.create, life.stage, life.publish):
         step()
     root = os.open(life.target(life.mount), os.O_RDONLY)
     filesystems.freeze(root)
@@ -291,9 +136,9 @@ def test_a_frozen_volume_holds_nobody(daemon: CsiDaemon) -> None:
                 csi.NodeGetVolumeStatsRequest(volume_id=life.mount, volume_path=str(life.target(life.mount))), timeout=20
             )
             assert len(answer.usage) == 2
-            life._publish_inline()
+            life.publish_inline()
             life.node.NodeUnpublishVolume(
-                csi.NodeUnpublishVolumeRequest(volume_id=_INLINE, target_path=str(life.target("inline"))), timeout=20
+                csi.NodeUnpublishVolumeRequest(volume_id=INLINE, target_path=str(life.target("inline"))), timeout=20
             )
             assert not writer.done()
             filesystems.thaw(root)
@@ -302,7 +147,7 @@ def test_a_frozen_volume_holds_nobody(daemon: CsiDaemon) -> None:
         filesystems.thaw(root)
         os.close(root)
     life.give_up()
-    assert _left(daemon) == []
+    assert left(daemon) == []
 
 
 @pytest.mark.parametrize("kind", ["claim", "inline"])
@@ -310,13 +155,13 @@ def test_a_volume_that_somebody_left_frozen_can_be_taken_away(kind: str, daemon:
     """Unmounted frozen it would keep its device for ever."""
     life = Life(daemon)
     daemon.start()
-    for step in (life._create, life._stage, life._publish, life._publish_inline):
+    for step in (life.create, life.stage, life.publish, life.publish_inline):
         step()
     root = os.open(life.target(life.mount if kind == "claim" else "inline"), os.O_RDONLY)
     filesystems.freeze(root)
     os.close(root)
     life.give_up()
-    assert _left(daemon) == []
+    assert left(daemon) == []
 
 
 def test_two_hundred_devices_are_found_again(daemon: CsiDaemon) -> None:
@@ -333,7 +178,7 @@ def test_two_hundred_devices_are_found_again(daemon: CsiDaemon) -> None:
         )
         life.node.NodeStageVolume(csi.NodeStageVolumeRequest(**where))
         life.node.NodePublishVolume(csi.NodePublishVolumeRequest(**where, target_path=str(life.target(volume))))
-        _write(life.target(volume), volume.encode())
+        write(life.target(volume), volume.encode())
         volumes.append(volume)
 
     def end(volume: str) -> None:
@@ -348,11 +193,11 @@ def test_two_hundred_devices_are_found_again(daemon: CsiDaemon) -> None:
         list(pool.map(begin, range(200)))
         daemon.kill()
         daemon.start()
-        assert len(_devices(daemon)) == 200
+        assert len(devices(daemon)) == 200
         for volume in volumes:
-            assert _read(life.target(volume), len(volume)) == volume.encode()
+            assert read(life.target(volume), len(volume)) == volume.encode()
         list(pool.map(end, volumes))
-    assert _left(daemon) == []
+    assert left(daemon) == []
 
 
 def test_a_full_disk_below_fails_calls_and_loses_nothing(daemon: CsiDaemon) -> None:
@@ -362,22 +207,22 @@ def test_a_full_disk_below_fails_calls_and_loses_nothing(daemon: CsiDaemon) -> N
     try:
         life = Life(daemon)
         daemon.start()
-        for step in (life._create, life._stage, life._publish):
+        for step in (life.create, life.stage, life.publish):
             step()
         filler = daemon.root / "filler"
         with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
             while True:
-                file.write(_CONTENT)
+                file.write(CONTENT)
         with pytest.raises(grpc.RpcError) as full:
-            life._publish_inline()
+            life.publish_inline()
         assert full.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert not life.target("inline").exists()
         filler.unlink()
-        life._publish_inline()
-        life._write()
-        life._check()
+        life.publish_inline()
+        life.write()
+        life.check()
         life.give_up()
-        assert _left(daemon) == []
+        assert left(daemon) == []
     finally:
         daemon.close()
         syscalls.umount2(str(daemon.root), syscalls.MNT_DETACH)
@@ -387,7 +232,7 @@ def test_two_calls_for_one_volume_at_once(daemon: CsiDaemon) -> None:
     """One is served, the others are told ABORTED; those for other volumes are served."""
     life = Life(daemon)
     daemon.start(failpoints="csi.stage.made=delay:1000")
-    life._create()
+    life.create()
     request = csi.NodeStageVolumeRequest(
         volume_id=life.mount, staging_target_path=life.staging(life.mount), volume_capability=capability()
     )
@@ -398,38 +243,38 @@ def test_two_calls_for_one_volume_at_once(daemon: CsiDaemon) -> None:
     assert codes == [grpc.StatusCode.ABORTED] * 3
     assert mounts.mounted().count(life.staging(life.mount)) == 1
     life.give_up()
-    assert _left(daemon) == []
+    assert left(daemon) == []
 
 
 def test_a_full_volume_is_full_at_its_size(daemon: CsiDaemon) -> None:
     """ENOSPC within, and the disk below holds no more than the size; the volume is emptied and goes on."""
     life = Life(daemon)
     daemon.start()
-    for step in (life._create, life._stage, life._publish):
+    for step in (life.create, life.stage, life.publish):
         step()
     path = life.target(life.mount) / "file"
     with pytest.raises(OSError, match="No space left"), path.open("wb", buffering=0) as file:
-        for _number in range(2 * _SIZE // MIB):
-            file.write(_CONTENT)
+        for _number in range(2 * SIZE // MIB):
+            file.write(CONTENT)
     image = daemon.root / "loop" / "volumes" / life.mount / "image"
-    assert 0.8 * _SIZE < path.stat().st_size <= image.stat().st_size == _SIZE
+    assert 0.8 * SIZE < path.stat().st_size <= image.stat().st_size == SIZE
     path.unlink()
-    path.write_bytes(_CONTENT)
+    path.write_bytes(CONTENT)
     life.give_up()
-    assert _left(daemon) == []
+    assert left(daemon) == []
 
 
 def test_an_image_that_is_torn_or_gone_is_told_and_holds_nobody(daemon: CsiDaemon) -> None:
     """Staging says what is wrong, health too; the other volume lives; the torn one can be deleted."""
     life = Life(daemon)
     daemon.start()
-    for step in (life._create, life._stage, life._unstage):
+    for step in (life.create, life.stage, life.unstage):
         step()
     image = daemon.root / "loop" / "volumes" / life.mount / "image"
     with image.open("r+b") as file:
         file.write(b"\xff" * (2 * MIB))
     with pytest.raises(grpc.RpcError) as torn:
-        life._stage()
+        life.stage()
     assert torn.value.code() in (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.FAILED_PRECONDITION)
     image.unlink()
     (entry,) = life.node.NodeGetVolumeHealth(
@@ -437,18 +282,18 @@ def test_an_image_that_is_torn_or_gone_is_told_and_holds_nobody(daemon: CsiDaemo
     ).volume_health.health_statuses  # fmt: skip
     assert entry.reason == "ImageMissing"
     torn_one, life.mount = life.mount, ""
-    for step in (life._stage, life._publish):
+    for step in (life.stage, life.publish):
         step()
     life.mount = torn_one
     life.give_up()
-    assert _left(daemon) == []
+    assert left(daemon) == []
 
 
 def test_block_volumes_for_reading_refuse_writes(daemon: CsiDaemon) -> None:
     """Beside one that takes them, over the same image; the device is writable again for its next user."""
     life = Life(daemon)
     daemon.start()
-    life._create()
+    life.create()
     how = capability("block", Mode.MULTI_NODE_MULTI_WRITER)
     staging = life.staging(life.block)
     life.node.NodeStageVolume(
@@ -462,11 +307,11 @@ def test_block_volumes_for_reading_refuse_writes(daemon: CsiDaemon) -> None:
             )
         )  # fmt: skip
     with pytest.raises(OSError):
-        _write(life.target("reader"), b"x")
-    _write(life.target("writer"), _CONTENT)
+        write(life.target("reader"), b"x")
+    write(life.target("writer"), CONTENT)
     for name in ("reader", "writer"):
         life.node.NodeUnpublishVolume(
             csi.NodeUnpublishVolumeRequest(volume_id=life.block, target_path=str(life.target(name)))
         )  # fmt: skip
     life.give_up()
-    assert _left(daemon) == []
+    assert left(daemon) == []

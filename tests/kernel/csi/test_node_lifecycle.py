@@ -136,6 +136,17 @@ def test_a_mount_group_owns_what_is_in_the_volume(node: NodeHalf) -> None:
     assert (target / "new").stat().st_gid == 1234
 
 
+def test_pods_of_two_groups_take_turns(node: NodeHalf) -> None:
+    """The last one to be published owns the files, also when it is the one that the volume was staged for."""
+    volume, many = node.volume(), Mode.SINGLE_NODE_MULTI_WRITER
+    node.stage(volume, volume_capability=capability(many, group="7"))
+    node.stage(volume, volume_capability=capability(many, group="8"))
+    for number, group in enumerate(("7", "8", "7")):
+        target = Path(node.publish(volume, str(number), volume_capability=capability(many, group=group)))
+        (target / "file").touch()
+        assert target.stat().st_gid == (target / "file").stat().st_gid == int(group)
+
+
 @pytest.mark.parametrize("group", ["-1", "4294967295", "wheel", "1 2"])
 def test_a_mount_group_is_a_number(node: NodeHalf, group: str) -> None:
     volume = node.volume()

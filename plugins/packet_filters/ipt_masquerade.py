@@ -36,8 +36,10 @@ def add(addresses: list[str], owner: str) -> None:
 
 
 def remove(owner: str, addresses: list[str]) -> None:
-    wanted = {str(ipaddress.ip_interface(address).ip) for address in addresses}
-    for version in filter(ipt.is_there, ipt.FAMILIES):
+    interfaces = [ipaddress.ip_interface(address) for address in addresses]
+    wanted = {str(interface.ip) for interface in interfaces}
+    versions = {int(interface.version) for interface in interfaces} or set(ipt.FAMILIES)
+    for version in filter(ipt.is_there, sorted(versions)):
         with ipt.alone():
             present = ipt.rules(version, "nat", CHAIN) or []
             owned = [words for words in pods(present) if ipt.comment(words) == owner]

@@ -103,9 +103,8 @@ class BtrfsBackend:
             subvolumes.clone(place, directory, volume.size)
 
     def delete(self, volume_id: str) -> None:
-        path = self._layout.volume(volume_id)
         self._blocks.release(volume_id)
-        self._layout.discard(path)
+        self._layout.delete_volume(volume_id)
 
     def expand(self, volume: Volume) -> bool:
         try:
@@ -145,7 +144,7 @@ class BtrfsBackend:
         return path
 
     def delete_snapshot(self, snapshot_id: str) -> None:
-        self._layout.discard(self._layout.snapshot(snapshot_id))
+        self._layout.delete_snapshot(snapshot_id)
 
     def allocated(self, snapshot_id: str, start: int) -> Iterator[Extent]:
         return deltas.allocated(self._snapshot_image(snapshot_id), start)

@@ -100,7 +100,7 @@ class DirectoryBackend:
 
     def delete(self, volume_id: str) -> None:
         project = self._projects.of(self._data(volume_id))
-        self._layout.discard(self._layout.volume(volume_id))
+        self._layout.delete_volume(volume_id)
         self._projects.release(project)
 
     def expand(self, volume: Volume) -> bool:
@@ -130,7 +130,7 @@ class DirectoryBackend:
             raise from_oserror(error, f"snapshot of {', '.join(volume.id for _one, volume in pairs)}") from error
 
     def delete_snapshot(self, snapshot_id: str) -> None:
-        self._layout.discard(self._layout.snapshot(snapshot_id))
+        self._layout.delete_snapshot(snapshot_id)
 
     def allocated(self, snapshot_id: str, start: int) -> Iterator[Extent]:
         raise Unimplemented("a directory has no block view")

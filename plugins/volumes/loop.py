@@ -85,9 +85,8 @@ class LoopBackend:
         images.finish(directory, volume.size, full=_full(volume))
 
     def delete(self, volume_id: str) -> None:
-        path = self._layout.volume(volume_id)
         self._node.release(volume_id)
-        self._layout.discard(path)
+        self._layout.delete_volume(volume_id)
 
     def expand(self, volume: Volume) -> bool:
         try:
@@ -117,7 +116,7 @@ class LoopBackend:
             raise from_oserror(error, f"snapshot of {', '.join(volume.id for _one, volume in pairs)}") from error
 
     def delete_snapshot(self, snapshot_id: str) -> None:
-        self._layout.discard(self._layout.snapshot(snapshot_id))
+        self._layout.delete_snapshot(snapshot_id)
 
     def allocated(self, snapshot_id: str, start: int) -> Iterator[Extent]:
         return deltas.allocated(self._snapshot_image(snapshot_id), start)

@@ -15,7 +15,8 @@ from runtime_core.volumes import sizes
 
 NAME = "image"
 _UNFINISHED = "image.new"
-_CUTS = 16
+#: how often a cut into which a write fell is made again: cheap ones, and those that copy
+_CUTS_SHARED, _CUTS_COPIED = 16, 3
 
 
 def make(directory: str, size: int, *, full: bool) -> None:
@@ -130,13 +131,13 @@ def cut(jobs: Sequence[Job], freeze: Callable[[Sequence[Job]], AbstractContextMa
     frozen = [job for job in jobs if job.freezable and any(loop_device.is_claimed(number) for number in devices[job.source])]
     watched = [number for job in jobs if job not in frozen for number in devices[job.source]]
     with freeze(frozen) as deadline:
-        for _attempt in range(_CUTS):
+        for attempt in range(1, _CUTS_SHARED + 1):
             before = _writes(watched)
             shared = [_copy(job, deadline) for job in jobs]
             # a shared copy of a single image is of one instant by itself
             if _writes(watched) == before or (len(jobs) == 1 and shared[0]):
                 return
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or (attempt == _CUTS_COPIED and not all(shared)):
                 break
     raise Unavailable(
         "the block device is written to all the time, and what lies below cannot copy "

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from runtime_core.errors import FailedPrecondition, InvalidArgument
+from runtime_core.errors import FailedPrecondition, InvalidArgument, from_oserror
 from runtime_core.interfaces.volume import ID
 from runtime_core.kernel import failpoint, paths
 
@@ -35,7 +35,7 @@ class Layout:
         """End what the driver before this one began and did not end."""
         for name in os.listdir(self._groups):
             if name.endswith(".part"):
-                self.discard(os.path.join(self._groups, name))
+                os.rename(os.path.join(self._groups, name), os.path.join(self._trash, uuid.uuid4().hex))
             else:
                 self._publish(name)
         for name in os.listdir(self._trash):
@@ -111,6 +111,18 @@ class Layout:
             failpoint.hit("volume.snapshot.published")
         paths.sync_directory(self._snapshots)
         os.rmdir(path)
+
+    def delete_volume(self, volume_id: str) -> None:
+        try:
+            self.discard(self.volume(volume_id))
+        except OSError as error:
+            raise from_oserror(error, f"deleting volume {volume_id}") from error
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        try:
+            self.discard(self.snapshot(snapshot_id))
+        except OSError as error:
+            raise from_oserror(error, f"deleting snapshot {snapshot_id}") from error
 
     def discard(self, path: str) -> None:
         """Out of sight at once, then deleted. Nothing when there is nothing."""

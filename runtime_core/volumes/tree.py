@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import stat
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from runtime_core.kernel import filesystems, syscalls
 
 _BELOW = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
+# include/uapi/linux/fs.h; FS_IMMUTABLE_FL and FS_APPEND_FL
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _LOCKS = 0x80086601, 0x40086602, 0x10 | 0x20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -42,14 +45,35 @@ def _remove_one(parent: int, name: str) -> list[str]:
     try:
         for entry in os.listdir(current):
             try:
-                os.unlink(entry, dir_fd=current)
-            except IsADirectoryError:
-                moved.append(uuid.uuid4().hex)
-                os.rename(entry, moved[-1], src_dir_fd=current, dst_dir_fd=parent)
+                moved += _unlink_or_move(parent, current, entry)
+            except PermissionError:
+                _unlock(current, ".")
+                _unlock(current, entry)
+                moved += _unlink_or_move(parent, current, entry)
     finally:
         os.close(current)
     os.rmdir(name, dir_fd=parent)
     return moved
+
+
+def _unlink_or_move(parent: int, current: int, entry: str) -> list[str]:
+    try:
+        os.unlink(entry, dir_fd=current)
+    except IsADirectoryError:
+        name = uuid.uuid4().hex
+        os.rename(entry, name, src_dir_fd=current, dst_dir_fd=parent)
+        return [name]
+    return []
+
+
+def _unlock(directory: int, name: str) -> None:
+    """Not immutable and not append-only any more (chattr(1))."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        flags = int.from_bytes(fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))[:4], "little")
+        fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, (flags & ~_LOCKS).to_bytes(8, "little"))
+    finally:
+        os.close(descriptor)
 
 
 def fingerprint(root: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from runtime_core.kernel import failpoint, syscalls
 from runtime_core.volumes import tree
 
 _CUTS = 8
+_RACES = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ESTALE)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -51,5 +53,7 @@ def _try(sources: Sequence[int], targets: Sequence[str], prepare: Callable[[str]
             finally:
                 os.close(target)
         return before == [tree.fingerprint(source) for source in sources]
-    except FileNotFoundError:
-        return False  # removed under the walk
+    except OSError as error:
+        if error.errno not in _RACES:
+            raise
+        return False  # removed or replaced under the walk

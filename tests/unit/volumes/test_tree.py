@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -44,6 +45,24 @@ def test_deeper_than_a_path_can_be_long(tmp_path: Path) -> None:
         os.close(home)
     tree.remove(str(tmp_path / "deep"))
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="immutable files need root")
+def test_what_is_immutable_goes_too(tmp_path: Path) -> None:
+    """Files, and directories with what is in them."""
+    victim = tmp_path / "trash" / "victim"
+    (victim / "dir").mkdir(parents=True)
+    (victim / "dir" / "file").touch()
+    (victim / "file").touch()
+    try:
+        for path in ("file", "dir/file", "dir", "."):
+            descriptor = os.open(victim / path, os.O_RDONLY)
+            fcntl.ioctl(descriptor, 0x40086602, (0x10).to_bytes(8, "little"))  # FS_IOC_SETFLAGS, FS_IMMUTABLE_FL
+            os.close(descriptor)
+    except OSError as error:
+        pytest.skip(f"the file system of the temporary directory has no immutable files: {error}")
+    tree.remove(str(victim))
+    assert os.listdir(tmp_path / "trash") == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="owners and trusted attributes need root")

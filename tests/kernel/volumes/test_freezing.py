@@ -32,7 +32,7 @@ def test_one_that_hangs_does_not_hold_the_others(tmp_path: Path, loop: World, vo
         roots = {"v": ("", lambda: opener(mounted)), "w": ("", hang)}
         with (
             pytest.raises(DeadlineExceeded, match="w could not be frozen"),
-            freezing.frozen(roots, str(tmp_path / "marks"), 0.2),
+            freezing.frozen(roots, str(tmp_path / "marks"), 3),
         ):
             pytest.fail("the block is not entered")
         loop.write(mounted, b"thawed")

@@ -26,6 +26,11 @@ def check_requirement(requirement: csi.TopologyRequirement, here: Mapping[str, s
         raise ResourceExhausted("accessibility_requirements: none of the requisite topologies is this node's")
 
 
+def names_only(requirement: csi.TopologyRequirement, here: Mapping[str, str]) -> bool:
+    """Whether this node's is the one place that the requirement allows."""
+    return [dict(place.segments) for place in requirement.requisite] == [dict(here)]
+
+
 def is_here(place: csi.Topology, here: Mapping[str, str]) -> bool:
     """A place without a segment is everywhere."""
     return all(here.get(key) == value for key, value in place.segments.items())

@@ -29,7 +29,10 @@ def create_snapshot(service: Service, request: csi.CreateSnapshotRequest, call: 
         if record is None:
             with service.locks.hold(request.source_volume_id):
                 record = _create(service, name, service.volume(request.source_volume_id, "source_volume_id"))
-    return csi.CreateSnapshotResponse(snapshot=answers.snapshot(record, service.topology()))
+    answer = answers.snapshot(record, service.topology())
+    if topology.names_only(request.accessibility_requirements, service.topology()):
+        answer.ClearField("accessible_topology")  # optional, and who has named this one place knows it
+    return csi.CreateSnapshotResponse(snapshot=answer)
 
 
 def delete_snapshot(service: Service, request: csi.DeleteSnapshotRequest, call: Call) -> csi.DeleteSnapshotResponse:

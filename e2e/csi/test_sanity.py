@@ -94,18 +94,19 @@ def test_every_spec_that_applies_passes(case: Case, driver: CsiDaemon, tmp_path:
 
 def _run(case: Case, driver: CsiDaemon, directory: Path) -> dict[str, dict[str, Any]]:
     report = directory / "report.json"
-    files = {"parameters": case.parameters, "mutable-parameters": case.mutable_parameters}
-    for name, text in files.items():
-        (directory / name).write_text(text)
-    paths = {"endpoint": driver.socket, "staging": driver.kubelet / "staging", "target": driver.kubelet / "target"}
+    given: dict[str, object] = {
+        "endpoint": f"unix://{driver.socket}", "stagingdir": driver.kubelet / "staging", "mountdir": driver.kubelet / "target",
+        "testvolumeaccesstype": case.access, "testvolumesize": 64 * _MIB, "testvolumeexpandsize": 96 * _MIB,
+        "testnodevolumeattachlimit": "true",
+    }  # fmt: skip
+    for name, text in (("testvolumeparameters", case.parameters), ("testvolumemutableparameters", case.mutable_parameters)):
+        if text:
+            (directory / name).write_text(text)
+            given[name] = directory / name
     subprocess.run(
         [
             str(build("csi-sanity")),
-            *(f"-{name}={value}" for name, value in paths.items()),
-            f"-access={case.access}",
-            f"-size={64 * _MIB}",
-            f"-expanded-size={96 * _MIB}",
-            *(f"-{name}={directory / name}" for name, text in files.items() if text),
+            *(f"-csi.{name}={value}" for name, value in given.items()),
             f"-ginkgo.json-report={report}",
         ],
         stdout=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ _PACKAGES = {
     "loopback": ("containerd", "github.com/containernetworking/plugins/plugins/main/loopback", ""),
     "host-local": ("containerd", "github.com/containernetworking/plugins/plugins/ipam/host-local", ""),
     "portmap": ("containerd", "github.com/containernetworking/plugins/plugins/meta/portmap", ""),
-    "csi-sanity": ("csi", "./sanity", ""),
+    "csi-sanity": ("csi", "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity", ""),
     "cnitool": ("cni", "github.com/containernetworking/cni/cnitool", ""),
     "bandwidth": ("cni", "github.com/containernetworking/plugins/plugins/meta/bandwidth", ""),
     "tuning": ("cni", "github.com/containernetworking/plugins/plugins/meta/tuning", ""),

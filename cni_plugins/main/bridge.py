@@ -61,9 +61,9 @@ def add(request: Request) -> dict[str, Any]:
 def delete(request: Request) -> None:
     """Idempotent with anything missing, also the namespace."""
     port = ownership.host_name(request)
-    steps = [lambda: remove(request), lambda: masquerading.unmasquerade(request), lambda: delegate(request, "DEL")]
+    steps = [lambda: delegate(request, "DEL"), lambda: remove(request), lambda: masquerading.unmasquerade(request)]
     if request.config.get("macspoofchk"):
-        steps.insert(1, lambda: _release([port]))
+        steps.append(lambda: _release([port]))
     each(*steps)
 
 
@@ -88,10 +88,10 @@ def check(request: Request) -> None:
 def gc(request: Request) -> None:
     """Ports, rules, masquerading and addresses of whoever is not in cni.dev/valid-attachments."""
     each(
+        lambda: delegate(request, "GC"),
         lambda: remove_stale(request),
         lambda: _release_gone(request),
         lambda: masquerading.remove_stale(request),
-        lambda: delegate(request, "GC"),
     )
 
 

@@ -159,7 +159,7 @@ def each(*steps: Callable[[], object]) -> None:
 
 
 def delegate(request: Request, verb: str) -> None:
-    """To the IPAM plugin, where one is configured."""
+    """To the IPAM plugin, where one is configured. At DEL and GC before the link goes: dhcp tells its server by it."""
     if request.section("ipam"):
         request.ipam(verb)
 

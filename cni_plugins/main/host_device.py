@@ -47,7 +47,7 @@ def add(request: Request) -> dict[str, Any]:
 
 def delete(request: Request) -> None:
     """Idempotent with anything missing, also the namespace and the device."""
-    each(lambda: _bring_home(request), lambda: delegate(request, "DEL"))
+    each(lambda: delegate(request, "DEL"), lambda: _bring_home(request))
 
 
 def check(request: Request) -> None:

@@ -48,7 +48,7 @@ def add(request: Request) -> dict[str, Any]:
 
 def delete(request: Request) -> None:
     """Idempotent with anything missing, also the namespace and the master."""
-    each(lambda: remove_inside(request, _KIND), lambda: delegate(request, "DEL"))
+    each(lambda: delegate(request, "DEL"), lambda: remove_inside(request, _KIND))
 
 
 def check(request: Request) -> None:

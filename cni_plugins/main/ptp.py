@@ -55,7 +55,7 @@ def add(request: Request) -> dict[str, Any]:
 
 def delete(request: Request) -> None:
     """Idempotent with anything missing, also the namespace."""
-    each(lambda: remove(request), lambda: masquerading.unmasquerade(request), lambda: delegate(request, "DEL"))
+    each(lambda: delegate(request, "DEL"), lambda: remove(request), lambda: masquerading.unmasquerade(request))
 
 
 def check(request: Request) -> None:
@@ -82,7 +82,7 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """Links, masquerading and addresses of whoever is not in cni.dev/valid-attachments."""
-    each(lambda: remove_stale(request), lambda: masquerading.remove_stale(request), lambda: delegate(request, "GC"))
+    each(lambda: delegate(request, "GC"), lambda: remove_stale(request), lambda: masquerading.remove_stale(request))
 
 
 def status(request: Request) -> None:

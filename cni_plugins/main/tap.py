@@ -68,9 +68,9 @@ def add(request: Request) -> dict[str, Any]:
 
 def delete(request: Request) -> None:
     """Idempotent with anything missing, also the namespace."""
-    steps = [lambda: remove_inside(request, _KIND), lambda: delegate(request, "DEL")]
+    steps = [lambda: delegate(request, "DEL"), lambda: remove_inside(request, _KIND)]
     if request.config.get("bridge"):
-        steps.insert(0, lambda: tap_bridge.disconnect(request))
+        steps.append(lambda: tap_bridge.disconnect(request))
     each(*steps)
 
 
@@ -89,7 +89,7 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """Addresses, and pairs that lead to a bridge of the node; the other links go with their namespaces."""
-    each(lambda: remove_stale(request), lambda: delegate(request, "GC"))
+    each(lambda: delegate(request, "GC"), lambda: remove_stale(request))
 
 
 def status(request: Request) -> None:

@@ -284,7 +284,8 @@ def test_a_server_that_is_not_ours(node: Node) -> None:
 
 
 def test_a_bridge_with_addresses_by_dhcp(node: Node) -> None:
-    """As a runtime calls it: the bridge's ADD asks, the pod talks TCP with what it got, DEL leaves no lease."""
+    """As a runtime calls it: the bridge's ADD asks, the pod talks TCP with what it got, and DEL gives it back to the server
+    while there is a link to say it by."""
     pod = node.directory / "bridged"
     namespaces.pin_namespace(pod)
     with netlink.Socket() as sock:
@@ -308,6 +309,7 @@ def test_a_bridge_with_addresses_by_dhcp(node: Node) -> None:
                 assert accepted.getpeername()[0] == "10.8.0.10"
         for _time in range(2):
             plugins.call("bridge", "DEL", request)
+        assert server.next(RELEASE).client_address == socket.inet_aton("10.8.0.10")
         assert node.records() == []
     finally:
         server.close()

@@ -26,7 +26,7 @@ _SPELLINGS = {
     name.lower(): name
     for name in (
         "hostPort", "containerPort", "protocol", "hostIP", "ingressRate", "ingressBurst", "egressRate", "egressBurst",
-        "subnet", "rangeStart", "rangeEnd", "gateway",
+        "unshapedSubnets", "shapedSubnets", "subnet", "rangeStart", "rangeEnd", "gateway",
     )
 }  # fmt: skip
 #: A plugin's type is a bare file name: nothing else is ever executed (CVE-2021-20206).

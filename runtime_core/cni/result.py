@@ -19,8 +19,8 @@ _OLDEST_LISTED = "0.3.0"
 _WITHOUT_IP_VERSION = "1.0.0"
 _WITH_MTU = "1.1.0"
 _MOST_ENTRIES = 1024
+_WITHOUT_EMPTY_DNS = "1.0.0"
 _NEW_INTERFACE_KEYS = ("mtu", "socketPath", "pciID")
-_NEW_ROUTE_KEYS = ("mtu", "advmss", "priority", "table", "scope")
 
 
 def export(result: dict[str, Any], version: str) -> dict[str, Any]:
@@ -33,16 +33,16 @@ def export(result: dict[str, Any], version: str) -> dict[str, Any]:
         for ip in ips:
             ip["version"] = "6" if ":" in ip["address"] else "4"
     interfaces = [dict(interface) for interface in result.get("interfaces") or []]
+    # What 1.1.0 says of routes is told to all: the plugins that follow look for such routes, and others pass over it.
     routes = [dict(route) for route in result.get("routes") or []]
     if version < _WITH_MTU:
         for interface in interfaces:
             for key in _NEW_INTERFACE_KEYS:
                 interface.pop(key, None)
-        for route in routes:
-            for key in _NEW_ROUTE_KEYS:
-                route.pop(key, None)
-    found: dict[str, Any] = {"cniVersion": version, "dns": result.get("dns") or {}}
-    for key, value in (("interfaces", interfaces), ("ips", ips), ("routes", routes)):
+    found: dict[str, Any] = {"cniVersion": version}
+    if version < _WITHOUT_EMPTY_DNS:
+        found["dns"] = result.get("dns") or {}
+    for key, value in (("interfaces", interfaces), ("ips", ips), ("routes", routes), ("dns", result.get("dns"))):
         if value:
             found[key] = value
     return found

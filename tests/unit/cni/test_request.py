@@ -18,6 +18,10 @@ from runtime_core.errors import InvalidArgument
             {"portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "tcp", "hostIP": ""}]},
         ),
         ({"bandwidth": {"IngressRate": 1, "EgressBurst": 2}}, {"bandwidth": {"ingressRate": 1, "egressBurst": 2}}),
+        (
+            {"bandwidth": {"UnshapedSubnets": ["10.0.0.0/8"], "ShapedSubnets": []}},
+            {"bandwidth": {"unshapedSubnets": ["10.0.0.0/8"], "shapedSubnets": []}},
+        ),
         ({"ipRanges": [[{"Subnet": "10.0.0.0/8", "RangeStart": "x"}]]}, {"ipRanges": [[{"subnet": "10.0.0.0/8", "rangeStart": "x"}]]}),
         ({"portMappings": None, "mac": "X", "aliases": {"HostPort": ["a"]}}, {"portMappings": None, "mac": "X", "aliases": {"HostPort": ["a"]}}),
         ({"portMappings": ["Odd", 7]}, {"portMappings": ["Odd", 7]}),

@@ -60,13 +60,6 @@ class Socket:
         self._send(messages, ACK)
         return self._collect(range(first, self._sequence + 1))
 
-    def batch(self, begin: Message, messages: list[Message], end: Message) -> None:
-        """A netfilter transaction: all of `messages` or none. Raises the first refusal."""
-        first = self._sequence + 1
-        data = self._encode(begin, 0) + b"".join(self._encode(m, ACK) for m in messages) + self._encode(end, 0)
-        self._socket.send(data)
-        self._collect(range(first + 1, first + 1 + len(messages)))
-
     def dump(self, message: Message) -> list[bytes]:
         """All objects that a GET request lists: payloads without the netlink header."""
         self._send([message], DUMP)

@@ -98,12 +98,6 @@ class Socket(netlink.Socket):
             raise OSError(refusal, f"nftables: {os.strerror(refusal)}")
 
 
-def transact(sock: netlink.Socket, messages: list[Message]) -> None:
-    """All of them, or none and the OSError of the first refusal."""
-    scope = struct.pack("!BBH", 0, 0, 10)
-    sock.batch(Message(_BEGIN, scope), messages, Message(_END, scope))
-
-
 def table(family: int, name: str) -> Message:
     return _message(_NEWTABLE, family, [(1, name)], CREATE)
 

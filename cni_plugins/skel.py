@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _FUNCTIONS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STATUS": "status"}
+_SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 _NEEDS_INTERFACE = ("ADD", "DEL", "CHECK")
 _MOST_CONFIG = 4 * 1024 * 1024
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -89,10 +90,7 @@ def _serve(modules: dict[str, str], kind: str, command: str, text: bytes, packet
     if command not in _FUNCTIONS:
         raise CniError(_BAD_ENVIRONMENT, f"CNI_COMMAND: {command!r} is none of {', '.join(_FUNCTIONS)} and VERSION")
     config = _config(text)
-    try:
-        cni_result.check_version(config.get("cniVersion", "0.1.0"))
-    except InvalidArgument as error:
-        raise CniError(_INCOMPATIBLE, str(error)) from error
+    _check_version(config.get("cniVersion", "0.1.0"), command)
     request = _request(modules, command, config, packet_filter)
     try:
         found = getattr(importlib.import_module(modules[kind]), _FUNCTIONS[command])(request)
@@ -101,6 +99,15 @@ def _serve(modules: dict[str, str], kind: str, command: str, text: bytes, packet
             raise
         raise CniError(_NOT_AVAILABLE, str(error)) from error
     return cni_result.export(found, config.get("cniVersion", "0.1.0")) if command == "ADD" else None
+
+
+def _check_version(version: Any, command: str) -> None:
+    try:
+        cni_result.check_version(version)
+    except InvalidArgument as error:
+        raise CniError(_INCOMPATIBLE, str(error)) from error
+    if version < _SINCE.get(command, ""):
+        raise CniError(_INCOMPATIBLE, f"cniVersion: {version} has no {command}, which came with {_SINCE[command]}")
 
 
 def _request(modules: dict[str, str], command: str, config: dict[str, Any], packet_filter: str) -> Request:

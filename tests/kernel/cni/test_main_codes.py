@@ -55,6 +55,14 @@ def test_status_without_the_ipam_plugin(node: Node, monkeypatch: pytest.MonkeyPa
     assert (answer["code"], "'absent'" in answer["msg"]) == (50, True)
 
 
+@pytest.mark.parametrize("kind", sorted(driver.name for driver in installed("cni")))
+@pytest.mark.parametrize(("verb", "last_without"), [("CHECK", "0.3.1"), ("GC", "1.0.0"), ("STATUS", "1.0.0")])
+def test_a_verb_that_the_version_has_not(monkeypatch: pytest.MonkeyPatch, kind: str, verb: str, last_without: str) -> None:
+    """1, as the reference set says: the specification has CHECK since 0.4.0, GC and STATUS since 1.1.0."""
+    answer = _answer(monkeypatch, verb, {"cniVersion": last_without, "name": "net", "type": kind}, "/nowhere")
+    assert (answer["code"], verb in answer["msg"], answer["cniVersion"]) == (1, True, last_without)
+
+
 @pytest.mark.parametrize("kind", _KINDS)
 @pytest.mark.parametrize(
     ("netns", "name", "code", "field"),

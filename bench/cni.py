@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cni_plugins.install import find_settings, install
+from cni_plugins.ipam.host_local.leases import list_leases
 from e2e.peers.build import build
 from runtime_core.cni import result as cni_result
 from runtime_core.cni.invoke import Plugins
@@ -70,7 +71,7 @@ class Side:
         }  # fmt: skip
         ports = [{"hostPort": _PORT, "containerPort": 80, "protocol": "tcp"}]
         portmap = {"type": "portmap", "backend": self.backend, "runtimeConfig": {"portMappings": ports}}
-        chain = [bridge, portmap] if self.has_ports else [bridge]
+        chain: list[dict[str, Any]] = [bridge, portmap] if self.has_ports else [bridge]
         return [{"cniVersion": "1.0.0", "name": "bench", **plugin} for plugin in chain]
 
     def add(self, container: str, pod: Path) -> dict[str, Any]:
@@ -231,7 +232,7 @@ def _crowd(side: Side, count: int, what: str, samples: Samples) -> None:
         added = time.perf_counter()
         list(pool.map(lambda pod, result: side.delete(pod.name, pod, result), pods, results))
         ended = time.perf_counter()
-        left = len(_links("veth")) + _masqueraded(results) + _leases(side.home / "ipam" / "bench")
+        left = len(_links("veth")) + _masqueraded(results) + len(list_leases(str(side.home / "ipam")))
     samples[f"{what.partition(',')[0]}: {count} ADDs at once, per second"][side.name].append(count / (added - begun))
     samples[f"{what.partition(',')[0]}: {count} DELs at once, per second"][side.name].append(count / (ended - added))
     samples[f"{what.partition(',')[0]}: links, rules, addresses left"][side.name].append(left)
@@ -249,10 +250,6 @@ def _masqueraded(results: list[dict[str, Any]]) -> int:
     rules = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
     words = set(rules.replace("/", " ").replace(",", " ").split())
     return len(words & {ip["address"].partition("/")[0] for result in results for ip in result["ips"]})
-
-
-def _leases(directory: Path) -> int:
-    return sum(path.name.startswith("10.") for path in directory.glob("*")) if directory.exists() else 0
 
 
 def _preload(count: int) -> None:

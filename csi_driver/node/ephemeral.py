@@ -60,6 +60,7 @@ def publish(service: Service, request: csi.NodePublishVolumeRequest, target: Tar
             with release.acquiring(service, asked.id, release.EPHEMERAL, asked.id):
                 _make(service, asked)
                 _show(service, replace(asked, phase="ready"), path, target)
+            service.store.flush()  # what is written from here on is found again after a power cut
             return
         if (present.size, present.fs_type, present.parameters) != (asked.size, asked.fs_type, asked.parameters):
             raise AlreadyExists("volume_id: the volume is there with other attributes")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from pathlib import Path
 
 from cri.container.create import host_device
@@ -45,16 +44,17 @@ class Daemon:
         database = Database(self._settings.root)
         listen.prepare_socket(path)
         service = self._service(database)
-        ended = threading.Event()
+        # Not threading.Event: a handler that comes while its lock is held would wait for itself.
+        ended = os.eventfd(0, os.EFD_CLOEXEC)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: ended.set())
+            signal.signal(number, lambda _number, _frame: os.eventfd_write(ended, 1))
         recover(service.node, lambda what, error: self._log.warning("recovery", of=what, error=str(error)))
         service.node.images.collect_garbage(service.node.snapshotter.layers_in_use())
         server = listen.make_server(list(gates(service)))
         listen.bind(server, path)
         server.start()
         print(f"trivet-cri is ready on {path}", flush=True)
-        ended.wait()
+        os.read(ended, 8)
         server.stop(_DRAIN_SECONDS).wait()
         path.unlink(missing_ok=True)
         service.node.network.close()

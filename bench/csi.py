@@ -102,6 +102,7 @@ class Driver:
         found = dict(zip(_STEPS, ((end - start) * 1000 for start, end in pairwise(times)), strict=True))
         found["stage to unstage"] = sum(found[step] for step in _STEPS[1:5])
         found["create + delete"] = found["create"] + found["delete"]
+        found["whole life"] = found["stage to unstage"] + found["create + delete"]
         return found
 
     def restaged(self, name: str) -> float:

@@ -11,6 +11,7 @@ import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.api.v1 import csi_pb2_grpc as stubs
+from runtime_core.kernel import mounts
 from tests.support.csi_daemon import MIB, CsiDaemon, capability
 
 _CONTENT = os.urandom(4 * MIB)
@@ -24,6 +25,7 @@ def daemon(tmp_path: Path) -> Iterator[CsiDaemon]:
     made.start()
     yield made
     made.close()
+    mounts.unmount_below(str(tmp_path))
 
 
 @pytest.mark.parametrize(("fs_type", "size"), [("ext4", 64 * MIB), ("xfs", 320 * MIB)])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from e2e.vm.guest import Guest
 
-_REPORT = "/var/lib/trivet-lane.xml"
 #: on the disk: /tmp is memory there, and images of volumes are large
 _DIRECTORY = "/var/lib/trivet-lane"
 _SLOW = "600"  # seconds for a test: it runs five to sixteen times as long as here
@@ -26,11 +26,14 @@ class Lane:
 
 def run(guest: Guest, *arguments: str, seconds: float) -> Lane:
     """pytest with these arguments; AssertionError with its output when a test fails."""
+    directory = f"{_DIRECTORY}-{secrets.token_hex(4)}"  # its own: what another lane left mounted is in nobody's way
+    report = f"{directory}.xml"
     guest.run(
         "env", "CI=true", "./run", "test", "-p", "no:cacheprovider", "-o", f"timeout={_SLOW}", "--tb=short",
-        f"--basetemp={_DIRECTORY}", f"--junitxml={_REPORT}", *arguments, seconds=seconds,
+        f"--basetemp={directory}", "-o", "tmp_path_retention_policy=failed", f"--junitxml={report}", *arguments,
+        seconds=seconds,
     )  # fmt: skip
-    return _read(guest.run("cat", _REPORT, seconds=30))
+    return _read(guest.run("cat", report, seconds=30))
 
 
 def _read(report: str) -> Lane:

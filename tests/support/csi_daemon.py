@@ -15,6 +15,7 @@ import yaml
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.api.v1 import csi_pb2_grpc as stubs
+from runtime_core.kernel import loop_device
 
 _ROOT = Path(__file__).parents[2]
 NODE, DRIVER = "node-a", "hostpath.csi.trivet.dev"
@@ -133,8 +134,12 @@ class CsiDaemon:
         return code
 
     def close(self) -> None:
+        """What is still attached is detached: a test may end in the middle of a volume's life."""
         if self._process is not None:
             self.kill()
+        for image in Path(str(self._settings["root"])).glob("*/volumes/*/image"):
+            for number in loop_device.find(str(image)):
+                loop_device.detach(number)
 
 
 @contextmanager

@@ -39,12 +39,14 @@ def check(request: Request, previous: dict[str, Any]) -> None:
 
 
 def remove_stale(request: Request) -> None:
-    """Of this network's attachments that are not in cni.dev/valid-attachments; without that list, none."""
+    """Of this network's attachments that are not in cni.dev/valid-attachments; without that list, none. What somebody else
+    has broken of the others' is mended."""
     attachments = request.valid_attachments()
     if attachments is None or not request.config.get("ipMasq"):
         return
     valid = {f"{request.network} {container_id} {interface}" for container_id, interface in attachments}
     driver = _filter(request)
+    driver.mend()
     for address, owner in driver.masqueraded():
         if owner.startswith(f"{request.network} ") and owner not in valid:
             driver.unmasquerade(owner, [address])

@@ -1,12 +1,14 @@
-"""Masquerading by nftables: one table per family, one map element per pod address.
+"""Masquerading by nftables: one table per family, three elements per pod address.
 
     table ip trivet_cni
-      map pods { type ipv4_addr : verdict; elements = { 10.1.0.5 : jump masq-10.1.0.0-16 } }
-      chain postrouting { type nat hook postrouting priority srcnat; ip saddr vmap @pods }
-      chain masq-10.1.0.0-16 { ip daddr 10.1.0.0/16 return; ip daddr 224.0.0.0/4 return; masquerade }
+      map pods { type ipv4_addr : verdict; elements = { 10.1.0.5 : jump masq-16 comment "<owner>" } }  # the record
+      set sources-16 { type ipv4_addr }             # pods in networks of this length
+      set near-16 { type ipv4_addr . ipv4_addr }    # the network, and the pod
+      chain postrouting-16 { nat, srcnat; ip saddr @sources-16 jump masq-16 }
+      chain masq-16 { ip daddr and 255.255.0.0 . ip saddr @near-16 return; ip daddr 224.0.0.0/4 return; masquerade }
 
-So an ADD changes one element, whatever the number of pods. A network's chain goes with its last pod, the table with
-its last network: the kernel refuses to delete what has users. Cold.
+No rule looks at the map, for the kernel would go through all of its verdicts at each ADD. It counts for us whose chains
+are in use: what belongs to a length goes with its last pod, the table with the last length. Cold.
 """
 
 from __future__ import annotations
@@ -28,20 +30,20 @@ if TYPE_CHECKING:
     Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
     Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_TABLE, _MAP, _HOOK = "trivet_cni", "pods", "postrouting"
+_TABLE, _MAP = "trivet_cni", "pods"
 _FAMILIES = {4: nft.IPV4, 6: nft.IPV6}
 _MULTICAST = {4: ipaddress.ip_network("224.0.0.0/4"), 6: ipaddress.ip_network("ff00::/8")}
-#: of a network's chain without a pod; and what the table has without a network: the map and the hook
-_RULES, _OBJECTS = 3, 2
+#: rules of a length's chain, and how often it is used without a pod; what the table has without a length: the map
+_RULES, _USES, _OBJECTS = 3, 4, 1
 _ATTEMPTS = 1000
 _LOST = (errno.ERESTART, errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.EAGAIN)
 
 
 def add(sock: Socket, addresses: list[str], owner: str) -> None:
     interfaces = [ipaddress.ip_interface(address) for address in dict.fromkeys(addresses)]
-    wanted = [_element(interface, owner) for interface in interfaces]
+    wanted = [message for interface in interfaces for message in _elements(interface, owner)]
     # Asked before, for a transaction that fails costs an RCU grace period.
-    if all(nft.has_chains(sock, _FAMILIES[one.version], _TABLE, [_chain(one.network)]) for one in interfaces):
+    if all(nft.has_chains(sock, _FAMILIES[one.version], _TABLE, [_chain(one)]) for one in interfaces):
         try:
             sock.transact(wanted)
             return
@@ -51,8 +53,10 @@ def add(sock: Socket, addresses: list[str], owner: str) -> None:
     for _attempt in range(_ATTEMPTS):
         generation = sock.generation()
         messages = [message for interface in interfaces for message in _foundation(interface)]
-        # The kernel would keep an earlier owner's name.
-        messages += [_removal(i.version, i.ip.packed) for i in interfaces if _find(sock, i.version, i.ip.packed)]
+        for interface in interfaces:  # the kernel would keep an earlier owner's name
+            earlier = _find(sock, interface.version, interface.ip.packed)
+            if earlier is not None:
+                messages += _removals(sock, interface.version, interface.ip.packed, earlier[0].decode())
         try:
             sock.transact([*messages, *wanted], generation)
             return
@@ -66,10 +70,10 @@ def remove(sock: Socket, owner: str, addresses: list[str]) -> None:
     for _attempt in range(_ATTEMPTS):
         generation = sock.generation()
         owned = _owned(sock, owner, addresses)
-        if not owned:
-            return
+        messages = [message for one in owned for message in _removals(sock, *one)]
         try:
-            sock.transact([_removal(version, packed) for version, packed, _chain in owned], generation)
+            if messages:
+                sock.transact(messages, generation)
         except OSError as error:
             if error.errno not in _LOST:
                 raise
@@ -81,17 +85,42 @@ def remove(sock: Socket, owner: str, addresses: list[str]) -> None:
 
 
 def listed(sock: Socket) -> list[tuple[str, str]]:
-    """(address, owner) of all."""
+    """(address, owner) of all that stand as they were made."""
     return [
         (str(ipaddress.ip_address(packed)), owner)
-        for family in _FAMILIES.values()
-        for packed, _chain, owner in nft.elements(sock, family, _TABLE, _MAP)
+        for version in _FAMILIES
+        for packed, _chain, owner, stands in _records(sock, version)
+        if stands
+    ]
+
+
+def mend(sock: Socket) -> None:
+    """What the map says and the rules and sets do not do."""
+    for version in _FAMILIES:
+        for packed, chain, owner, stands in _records(sock, version):
+            if not stands:
+                add(sock, [f"{ipaddress.ip_address(packed)}/{_length(chain)}"], owner)
+
+
+def _records(sock: Socket, version: int) -> list[tuple[bytes, str, str, bool]]:
+    """(address, chain, owner, whether it has all its elements and rules)."""
+    family = _FAMILIES[version]
+    records = nft.elements(sock, family, _TABLE, _MAP)
+    chains = [name for name, _comment, _target in nft.rules(sock, family, _TABLE)] if records else []
+    standing: dict[str, set[bytes]] = {}
+    for name in {chain.decode() for _packed, chain, _owner in records}:
+        if chains.count(name) == _RULES and _hook(name) in chains:
+            sets = (nft.elements(sock, family, _TABLE, one) for one in (_sources(name), _near(name)))
+            standing[name] = {key for one in sets for key, _data, _comment in one}
+    return [
+        (packed, chain.decode(), owner, {packed, _pair(packed, chain.decode())} <= standing.get(chain.decode(), set()))
+        for packed, chain, owner in records
     ]
 
 
 def _owned(sock: Socket, owner: str, addresses: list[str]) -> list[tuple[int, bytes, str]]:
     """(IP version, address, chain) of what is `owner`'s among `addresses`, or of all; an address may have gone to
-    somebody else since."""
+    somebody else since, and of one that nobody has there may still be elements."""
     if not addresses:
         return [
             (version, packed, chain.decode())
@@ -100,19 +129,25 @@ def _owned(sock: Socket, owner: str, addresses: list[str]) -> list[tuple[int, by
             if whose == owner
         ]
     found: list[tuple[int, bytes, str]] = []
-    for ip in dict.fromkeys(ipaddress.ip_interface(address).ip for address in addresses):
-        element = _find(sock, ip.version, ip.packed)
-        if element is not None and element[1] == owner:
-            found.append((ip.version, ip.packed, element[0].decode()))
+    for interface in dict.fromkeys(ipaddress.ip_interface(address) for address in addresses):
+        element = _find(sock, interface.version, interface.ip.packed)
+        if element is None or element[1] == owner:
+            chain = element[0].decode() if element is not None else _chain(interface)
+            found.append((interface.version, interface.ip.packed, chain))
     return found
 
 
 def _clear(sock: Socket, family: int, chain: str) -> None:
-    if nft.chain_uses(sock, family, _TABLE, chain) == _RULES:
-        _unless_in_use(sock, [nft.remove_chain(family, _TABLE, chain)])
+    """The kernel refuses to take away a chain that a pod's record jumps to."""
+    uses = nft.chain_uses(sock, family, _TABLE, chain)
+    if uses is not None and uses <= _USES:
+        has_hook = nft.has_chains(sock, family, _TABLE, [_hook(chain)])
+        messages = [nft.remove_chain(family, _TABLE, name) for name in ((_hook(chain), chain) if has_hook else (chain,))]
+        sets = [name for name in (_sources(chain), _near(chain)) if nft.has_set(sock, family, _TABLE, name)]
+        _unless_in_use(sock, [*messages, *(nft.remove_set(family, _TABLE, name) for name in sets)])
     if nft.table_uses(sock, family, _TABLE) == _OBJECTS:
-        messages = [nft.remove_chain(family, _TABLE, _HOOK), nft.remove_set(family, _TABLE, _MAP, must_be_empty=True)]
-        _unless_in_use(sock, [*messages, nft.remove_table(family, _TABLE)])
+        removal = nft.remove_set(family, _TABLE, _MAP, must_be_empty=True)
+        _unless_in_use(sock, [removal, nft.remove_table(family, _TABLE)])
 
 
 def _unless_in_use(sock: Socket, messages: list[Message]) -> None:
@@ -125,20 +160,23 @@ def _unless_in_use(sock: Socket, messages: list[Message]) -> None:
 
 
 def _foundation(interface: Interface) -> list[Message]:
-    """Everything that an element of this network stands on; said again, it changes nothing."""
-    family, network, chain = _FAMILIES[interface.version], interface.network, _chain(interface.network)
-    hook = [*nfx.source(family), *nfx.verdict_of(_MAP)]
+    """Everything that elements of this length stand on; said again, it changes nothing."""
+    family, chain = _FAMILIES[interface.version], _chain(interface)
+    address, hook = nft.ADDRESS[family], _hook(chain)
+    near = [*nfx.destination(family), *nfx.masked(interface.netmask.packed), *nfx.source(family, nft.ADDRESS_BYTES[family] // 4)]
     return [
         nft.table(family, _TABLE),
-        nft.new_set(family, _TABLE, _MAP, [nft.ADDRESS[family]], []),
-        nft.base_chain(family, _TABLE, _HOOK, "nat", nft.POSTROUTING, nft.SRCNAT),
-        nft.flush_chain(family, _TABLE, _HOOK),
-        nft.rule(family, _TABLE, _HOOK, hook),
+        nft.new_set(family, _TABLE, _MAP, [address], []),
+        nft.new_set(family, _TABLE, _sources(chain), [address]),
+        nft.new_set(family, _TABLE, _near(chain), [address, address]),
         nft.chain(family, _TABLE, chain),
         nft.flush_chain(family, _TABLE, chain),
-        nft.rule(family, _TABLE, chain, _stays(family, network)),
+        nft.rule(family, _TABLE, chain, [*near, *nfx.listed_in(_near(chain)), *nfx.leave()]),
         nft.rule(family, _TABLE, chain, _stays(family, _MULTICAST[interface.version])),
         nft.rule(family, _TABLE, chain, nfx.masquerade()),
+        nft.base_chain(family, _TABLE, hook, "nat", nft.POSTROUTING, nft.SRCNAT),
+        nft.flush_chain(family, _TABLE, hook),
+        nft.rule(family, _TABLE, hook, [*nfx.source(family), *nfx.listed_in(_sources(chain)), *nfx.jump(chain)]),
     ]
 
 
@@ -147,18 +185,49 @@ def _stays(family: int, network: Network) -> list[Any]:
     return [*nfx.destination(family), *within, *nfx.leave()]
 
 
-def _element(interface: Interface, owner: str) -> Message:
-    family, chain = _FAMILIES[interface.version], _chain(interface.network)
-    return nft.element(family, _TABLE, _MAP, interface.ip.packed, chain, owner, must_be_new=True)
+def _elements(interface: Interface, owner: str) -> list[Message]:
+    family, chain, packed = _FAMILIES[interface.version], _chain(interface), interface.ip.packed
+    return [
+        nft.element(family, _TABLE, _MAP, packed, chain, owner, must_be_new=True),
+        nft.element(family, _TABLE, _sources(chain), packed, b"", ""),
+        nft.element(family, _TABLE, _near(chain), _pair(packed, chain), b"", ""),
+    ]
 
 
-def _removal(version: int, packed: bytes) -> Message:
-    return nft.remove_element(_FAMILIES[version], _TABLE, _MAP, packed)
+def _removals(sock: Socket, version: int, packed: bytes, chain: str) -> list[Message]:
+    """Of what there is."""
+    family = _FAMILIES[version]
+    keys = ((_MAP, packed), (_sources(chain), packed), (_near(chain), _pair(packed, chain)))
+    return [
+        nft.remove_element(family, _TABLE, name, key)
+        for name, key in keys
+        if nft.find_element(sock, family, _TABLE, name, key) is not None
+    ]
 
 
 def _find(sock: Socket, version: int, packed: bytes) -> tuple[bytes, str] | None:
     return nft.find_element(sock, _FAMILIES[version], _TABLE, _MAP, packed)
 
 
-def _chain(network: Network) -> str:
-    return f"masq-{network.network_address}-{network.prefixlen}".replace(":", ".")
+def _pair(packed: bytes, chain: str) -> bytes:
+    return ipaddress.ip_interface((packed, _length(chain))).network.network_address.packed + packed
+
+
+def _chain(interface: Interface) -> str:
+    return f"masq-{interface.network.prefixlen}"
+
+
+def _hook(chain: str) -> str:
+    return f"postrouting-{_length(chain)}"
+
+
+def _sources(chain: str) -> str:
+    return f"sources-{_length(chain)}"
+
+
+def _near(chain: str) -> str:
+    return f"near-{_length(chain)}"
+
+
+def _length(chain: str) -> int:
+    return int(chain.rpartition("-")[2])

@@ -72,6 +72,7 @@ class NftablesFilter:
 
     def mend(self) -> None:
         with _kernel("mending the rules of nftables") as sock:
+            nft_masquerade.mend(sock)
             nft_ports.mend(sock)
             nft_admission.mend(sock)
 

@@ -79,11 +79,6 @@ def listed_in(name: str) -> list[Any]:
     return [_expression("lookup", [(1, name), (2, number(_FIRST))])]
 
 
-def verdict_of(name: str) -> list[Any]:
-    """… vmap @name"""
-    return [_expression("lookup", [(1, name), (2, number(_FIRST)), (3, number(_VERDICT))])]
-
-
 def is_local() -> list[Any]:
     """fib daddr type local"""
     fib = _expression("fib", [(1, number(_FIRST)), (2, number(_ADDRESS_TYPE)), (3, number(_OF_DESTINATION))])

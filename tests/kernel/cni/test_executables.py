@@ -161,6 +161,10 @@ def test_the_bridges_address_does_not_change_with_its_ports(node: Node) -> None:
         (["ip", "link", "set", "cnit0", "down"], "bridge cnit0 is missing or down"),
         (["ip", "addr", "del", "10.77.0.1/24", "dev", "cnit0"], "lacks the gateway's address 10.77.0.1/24"),
         (["nft", "flush", "map", "ip", "trivet_cni", "pods"], "the masquerading of 10.77.0.2 is gone"),
+        (["nft", "flush", "set", "ip", "trivet_cni", "sources-24"], "the masquerading of 10.77.0.2 is gone"),
+        (["nft", "flush", "set", "ip", "trivet_cni", "near-24"], "the masquerading of 10.77.0.2 is gone"),
+        (["nft", "flush", "chain", "ip", "trivet_cni", "masq-24"], "the masquerading of 10.77.0.2 is gone"),
+        (["nft", "flush", "chain", "ip", "trivet_cni", "postrouting-24"], "the masquerading of 10.77.0.2 is gone"),
         (["nft", "delete", "table", "ip", "trivet_cni"], "the masquerading of 10.77.0.2 is gone"),
         (["inside", "ip", "link", "del", "eth0"], "is not on bridge"),
         (["inside", "ip", "link", "set", "eth0", "down"], "eth0 of the container is missing or down"),
@@ -171,7 +175,7 @@ def test_the_bridges_address_does_not_change_with_its_ports(node: Node) -> None:
     ],
 )
 def test_check_sees_what_is_broken(node: Node, break_: list[str], message: str) -> None:
-    """And DEL takes down what is left of it."""
+    """And DEL takes down what is left of it; GC mends rules whose owner is still known."""
     for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux")):
         if program in (*break_, "nsenter"):
             need(program, package)
@@ -183,8 +187,12 @@ def test_check_sees_what_is_broken(node: Node, break_: list[str], message: str) 
     subprocess.run(command, check=True)
     status, error = node.call("CHECK", config)
     assert (status, message in error["msg"]) == (1, True), error
+    if "flush" in command and "pods" not in command:
+        assert node.call("GC", {**config, "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]}) == (0, {})
+        assert node.call("CHECK", config) == (0, {})
     assert node.call("DEL", config) == (0, {})
     assert (node.reserved(), node.links(), NftablesFilter().masqueraded()) == ([], [], [])
+    assert subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True).stdout == b""
 
 
 @pytest.mark.parametrize("netns", ["", "/nowhere", "{file}"])

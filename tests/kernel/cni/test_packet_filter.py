@@ -97,7 +97,12 @@ def test_an_add_beside_two_thousand_others(node: None, monkeypatch: pytest.Monke
             keys = [(struct.pack("!B3xH2x", 6, 10000 + number), data) for number, data in targets]
             sock.transact([nft.element(nft.IPV4, "trivet_hostports", "ports-any", key, data, "x y z") for key, data in keys])
             pods = [struct.pack("!I", 0x0A4D1000 + number) for number in numbers]
-            sock.transact([nft.element(nft.IPV4, "trivet_cni", "pods", pod, "masq-10.77.0.0-24", "x y z") for pod in pods])
+            sock.transact([nft.element(nft.IPV4, "trivet_cni", "pods", pod, "masq-24", "x y z") for pod in pods])
+            sock.transact([nft.element(nft.IPV4, "trivet_cni", "sources-24", pod, b"", "") for pod in pods])
+            near = [(struct.unpack("!I", pod)[0] & 0xFFFFFF00, pod) for pod in pods]
+            sock.transact(
+                [nft.element(nft.IPV4, "trivet_cni", "near-24", struct.pack("!I", net) + pod, b"", "") for net, pod in near]
+            )
     assert len(driver.masqueraded()) == 2001
     assert _counted(driver, monkeypatch) == alone
     assert {name: transactions for name, (_messages, transactions) in alone.items()} == {

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from e2e.vm.guest import Guest
 
 pytestmark = pytest.mark.timeout(1800)
-
-
-@pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    made = Guest(tmp_path_factory.mktemp("vm"))
-    yield made
-    made.close()
 
 
 def test_vrf(guest: Guest) -> None:

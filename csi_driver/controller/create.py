@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 
-from csi_driver import ids, topology
+from csi_driver import file_system, ids, topology
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.controller import answers
 from csi_driver.controller.content import Content, resolve
@@ -71,13 +71,18 @@ def _create(service: Service, wish: Wish, request: csi.CreateVolumeRequest, held
 
 
 def _record(service: Service, wish: Wish, content: Content | None) -> VolumeRecord:
+    largest = service.backend.capacity().largest_volume
+    default = content.size if content else min(_DEFAULT_SIZE, wish.limit or largest, largest)
+    required = wish.required or default
     fs_type = wish.use.fs_type or (content.fs_type if content else "")
     if wish.use.access == "mount" and not fs_type:
-        fs_type = service.features.file_systems[0]
+        fs_type = file_system.unnamed(service.backend, required, wish.limit)
+    size = service.backend.round_size(required, wish.limit, fs_type)
+    _check_size(size, largest, content)
     return VolumeRecord(
         id=ids.new_volume(),
         name=wish.name,
-        size=_size(service, wish, content, fs_type),
+        size=size,
         access=wish.use.access,
         fs_type=fs_type,
         parameters=wish.parameters,
@@ -87,12 +92,8 @@ def _record(service: Service, wish: Wish, content: Content | None) -> VolumeReco
     )
 
 
-def _size(service: Service, wish: Wish, content: Content | None, fs_type: str) -> int:
-    largest = service.backend.capacity().largest_volume
-    default = content.size if content else min(_DEFAULT_SIZE, wish.limit or largest, largest)
-    size = service.backend.round_size(wish.required or default, wish.limit, fs_type)
+def _check_size(size: int, largest: int, content: Content | None) -> None:
     if content and size < content.size:
         raise OutOfRange(f"capacity_range: the source has {content.size} bytes, which do not fit into {size}")
     if size > largest:
         raise OutOfRange(f"capacity_range: {size} bytes are more than the {largest} that a volume can have here")
-    return size

@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import replace
 
-from csi_driver import access, checks
+from csi_driver import access, checks, file_system
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.node import find, group, place, release, show
 from csi_driver.records import Target, VolumeRecord
@@ -62,7 +62,8 @@ def publish(service: Service, request: csi.NodePublishVolumeRequest, target: Tar
                 _show(service, replace(asked, phase="ready"), path, target)
             service.store.flush()  # what is written from here on is found again after a power cut
             return
-        if (present.size, present.fs_type, present.parameters) != (asked.size, asked.fs_type, asked.parameters):
+        named = request.volume_capability.mount.fs_type
+        if (present.size, present.parameters) != (asked.size, asked.parameters) or named not in ("", present.fs_type):
             raise AlreadyExists("volume_id: the volume is there with other attributes")
         if not show.is_repeated(service, present, path, target):
             if path not in present.targets:
@@ -78,8 +79,9 @@ def _record(service: Service, request: csi.NodePublishVolumeRequest) -> VolumeRe
     if use.access == "block":
         raise InvalidArgument("volume_capability.block: a volume of a pod's own has a file system")
     given = checks.parameters(request.volume_context, features.parameters | {_SIZE}, "volume_context")
-    fs_type = use.fs_type or features.file_systems[0]
-    size = service.backend.round_size(_size(given.pop(_SIZE, "")), 0, fs_type)
+    required = _size(given.pop(_SIZE, ""))
+    fs_type = use.fs_type or file_system.unnamed(service.backend, required, 0)
+    size = service.backend.round_size(required, 0, fs_type)
     return VolumeRecord(
         id=find.ephemeral_id(name), name=name, size=size, access="mount", fs_type=fs_type,
         parameters=given, created=time.time_ns(), ephemeral=True,

@@ -34,13 +34,14 @@ class LoopBackend:
         self._node = ImageVolumes(
             self._layout, freeze_seconds=limits["freeze-timeout"], program_seconds=limits["program-timeout"]
         )
+        self._file_systems = image_filesystem.preferred()
         self._node.thaw_left()
         self._layout.recover()
 
     def features(self) -> Features:
         return Features(
             access=frozenset({"mount", "block"}),
-            file_systems=image_filesystem.FILE_SYSTEMS,
+            file_systems=self._file_systems,
             snapshots=True,
             clones=True,
             groups=True,

@@ -6,7 +6,7 @@ import errno
 import os
 
 from runtime_core.errors import DataLoss, FailedPrecondition, InvalidArgument, TrivetError
-from runtime_core.kernel import failpoint, filesystems, loop_device, mounts, paths, syscalls
+from runtime_core.kernel import capabilities, failpoint, filesystems, loop_device, mounts, paths, syscalls
 from runtime_core.volumes import images, programs, superblock
 from runtime_core.volumes.mount_flags import MountFlags
 from runtime_core.volumes.sizes import MIB
@@ -24,6 +24,19 @@ _MKFS = {
     "xfs": (("mkfs.xfs", "-q", "-f", "-K"), "xfsprogs"),
 }
 _E2FSCK_GOOD = (0, 1)  # nothing wrong, or put right
+
+
+def preferred() -> tuple[str, ...]:
+    """Those of FILE_SYSTEMS, first what can be grown here while it is mounted: ext4 wants CAP_SYS_RESOURCE for that."""
+    if "CAP_SYS_RESOURCE" in capabilities.machine() or not programs.is_installed("mkfs.xfs") or not _knows_xfs():
+        return FILE_SYSTEMS
+    return ("xfs", "ext4")
+
+
+def _knows_xfs() -> bool:
+    """Whether this kernel has it without loading a module, which may not be there."""
+    with open("/proc/filesystems", encoding="ascii") as file:
+        return any(line.split()[-1] == "xfs" for line in file)
 
 
 def mark_made(directory: str) -> None:

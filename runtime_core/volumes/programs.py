@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Collection, Sequence
 
@@ -32,3 +33,7 @@ def run(command: Sequence[str], package: str, seconds: float, *, good: Collectio
         said = " ".join(done.stdout.decode(errors="replace").split())[-_SAID:]
         raise TrivetError(f"{command[0]} ended with status {done.returncode}: {said}")
     return done.returncode
+
+
+def is_installed(program: str) -> bool:
+    return shutil.which(program, path=_PATH) is not None

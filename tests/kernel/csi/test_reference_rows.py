@@ -79,9 +79,10 @@ def test_an_expanded_block_device_is_larger_at_once(node: Pods) -> None:
     node.end(volume)
 
 
-@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+@pytest.mark.parametrize("fs_type", ["", "ext4", "xfs"])
 def test_an_expanded_file_system_is_larger_at_once_or_at_the_next_stage(node: Pods, fs_type: str) -> None:
-    """ext4 is grown by who has CAP_SYS_RESOURCE; where that is refused the volume says so until it is staged again."""
+    """ext4 is grown by who has CAP_SYS_RESOURCE; where that is refused the volume says so until it is staged again.
+    Who leaves the file system to the driver gets one that grows."""
     size = 320 * MIB
     volume = node.create("v", capability(fs_type=fs_type), size)
     target = node.publish(volume)

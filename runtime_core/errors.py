@@ -51,7 +51,7 @@ class PermissionDenied(TrivetError):
 
 
 class ResourceExhausted(TrivetError):
-    grpc_code = 8
+    grpc_code, cni_code = 8, 11
 
 
 class FailedPrecondition(TrivetError):

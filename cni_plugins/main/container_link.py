@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 _ROUTE_KEYS = ("mtu", "advmss", "priority", "table", "scope")
 
 
+class InterfaceTaken(AlreadyExists):
+    """A parameter of the call is wrong, as in options.InvalidEnvironment."""
+
+    cni_code = 4
+
+
 class Ends:
     """Both sides of an attachment while it is made. Left by an error, it undoes what was registered, newest first."""
 
@@ -50,7 +56,7 @@ class Ends:
             with entered(self.namespace):
                 self.inside = Links(closing.enter_context(netlink.Socket()))
             if self.inside.find(request.interface) is not None:  # nothing is taken yet: it may be this very attachment's
-                raise AlreadyExists(f"CNI_IFNAME: the container has an interface {request.interface} already")
+                raise InterfaceTaken(f"CNI_IFNAME: the container has an interface {request.interface} already")
             self._closing = closing.pop_all()
 
     def __enter__(self) -> Ends:

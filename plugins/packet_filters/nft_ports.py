@@ -3,18 +3,20 @@
     table ip trivet_hostports
       map ports-any { type inet_proto . inet_service : ipv4_addr . inet_service }
       map ports-at  { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
-      chain ports-prerouting, ports-output { nat, dstnat
+      chain ports-prerouting, ports-output { nat, after dstnat
         fib daddr type local dnat to ip daddr . meta l4proto . th dport map @ports-at
         fib daddr type local dnat to meta l4proto . th dport map @ports-any }
       set mark13-any, mark13-at             # those of them whose packets may have to be masqueraded
-      chain mark13-… { nat, before dstnat: fib daddr type local … @mark13-… meta mark set meta mark or 0x2000 }
+      chain mark13-… { nat, before that: fib daddr type local … @mark13-… meta mark set meta mark or 0x2000 }
       set masq13-16-near { type ipv4_addr . ipv4_addr }  # a network of /16, and the pod that must not see its sources
       chain masq13-16-postrouting { nat, srcnat
         meta mark and 0x2000 == 0x2000 ip saddr and 255.255.0.0 . ip daddr @masq13-16-near masquerade }
       chain local-guard { filter, raw: iifname != "lo" ip daddr 127.0.0.0/8 drop }
 
-The last is because of route_localnet, without which no loopback address reaches a pod and with which a pod could reach
-the node's loopback address (CVE-2020-8558). Maps with conditions have a part ports-<hash> of their own. Cold.
+What others translate at dstnat, services above all, is theirs: where one chain has done it, the kernel asks no later one
+(CVE-2019-9946). The last is because of route_localnet, without which no loopback address reaches a pod and with which a
+pod could reach the node's loopback address (CVE-2020-8558). Maps with conditions have a part ports-<hash> of their own.
+Cold.
 """
 
 from __future__ import annotations
@@ -149,8 +151,8 @@ def _dnat(family: int, suffix: str, conditions: list[Any]) -> Part:
         name,
         sets={one: (types[one], [nft.ADDRESS[family], nft.SERVICE]) for one in types},
         chains={
-            "prerouting": ("nat", nft.PREROUTING, nft.DSTNAT, rules),
-            "output": ("nat", nft.OUTPUT, nft.DSTNAT, rules),
+            "prerouting": ("nat", nft.PREROUTING, nft.DSTNAT + 2, rules),
+            "output": ("nat", nft.OUTPUT, nft.DSTNAT + 2, rules),
         },
     )
 
@@ -163,8 +165,8 @@ def _mark(family: int, bit: int, suffix: str, conditions: list[Any]) -> Part:
         name,
         sets={one: (types[one], None) for one in types},
         chains={
-            "prerouting": ("nat", nft.PREROUTING, nft.DSTNAT - 1, rules),
-            "output": ("nat", nft.OUTPUT, nft.DSTNAT - 1, rules),
+            "prerouting": ("nat", nft.PREROUTING, nft.DSTNAT + 1, rules),
+            "output": ("nat", nft.OUTPUT, nft.DSTNAT + 1, rules),
         },
     )
 

@@ -69,6 +69,12 @@ def filters() -> str:
     return "\n".join(line for line in lines if "trivet" in line.lower() or "dnat" in line.lower() or "masquerade" in line.lower())
 
 
+def rules() -> str:
+    """All that stands in the packet filters of the node, whoever made it."""
+    commands = (["nft", "list", "ruleset"], ["iptables-save"], ["ip6tables-save"])
+    return "".join(subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands)
+
+
 def _answered_datagram(listening: socket.socket, client: socket.socket) -> str:
     for _time in range(_DATAGRAMS):
         client.send(b"x")

@@ -1,0 +1,80 @@
+"""What is wrong with a call has the specification's code and a message that names it, and leaves nothing half-made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_plugins.ipam.host_local.leases import list_leases
+from tests.kernel.cni import main_node
+from tests.kernel.cni.answers import Answers
+from tests.kernel.cni.main_node import Node, add_pair, names
+from tests.kernel.cni.port_traffic import rules
+
+_SUBNET = "10.77.0.0/24"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with main_node.made(tmp_path) as node:
+        yield node
+
+
+@pytest.fixture
+def answers(node: Node, monkeypatch: pytest.MonkeyPatch) -> Answers:
+    return Answers(node, monkeypatch)
+
+
+def _ipam(*ranges: dict[str, str], **more: Any) -> dict[str, Any]:
+    return {"ipam": {"type": "host-local", "ranges": [list(ranges)], **more}}
+
+
+@pytest.mark.parametrize(
+    ("change", "variables", "code", "field"),
+    [
+        ({"mtu": "x"}, {}, 7, "mtu"),
+        ({"isGateway": "yes"}, {}, 7, "isGateway"),
+        ({"vlan": 4095}, {}, 7, "vlan"),
+        ({"ipMasq": True, "ipMasqBackend": "x"}, {}, 7, "ipMasqBackend"),
+        ({"ipam": "host-local"}, {}, 7, "ipam"),
+        ({"ipam": {"type": "a/b"}}, {}, 7, "ipam.type"),
+        (_ipam({"subnet": 7}), {}, 7, "ipam.ranges[0][0].subnet"),
+        (_ipam({"subnet": _SUBNET}, {"subnet": _SUBNET}), {}, 7, "ipam.ranges[0][1]"),
+        (_ipam({"subnet": _SUBNET, "gateway": "10.78.0.1"}), {}, 7, "ipam.ranges[0][0].gateway"),
+        (_ipam({"subnet": _SUBNET, "rangeStart": "10.77.0.9", "rangeEnd": "10.77.0.8"}), {}, 7, "ipam.ranges[0][0]"),
+        (_ipam({"subnet": _SUBNET}, routes=[{"dst": "x"}]), {}, 7, "ipam.routes[0]"),
+        (_ipam({"subnet": _SUBNET}, routes=[{"dst": "1.0.0.0/8", "mtu": "x"}]), {}, 7, "routes[0].mtu"),
+        (_ipam({"subnet": "10.77.0.0/30", "gateway": "10.77.0.2", "rangeStart": "10.77.0.2", "rangeEnd": "10.77.0.2"}), {}, 11, "ipam.ranges[0]"),
+        ({"prevResult": {"cniVersion": "9"}}, {}, 7, "prevResult.cniVersion"),
+        ({"prevResult": []}, {}, 7, "prevResult"),
+        ({"prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "x"}]}}, {}, 7, "prevResult.ips[0].address"),
+        ({"cniVersion": "9.0.0"}, {}, 1, "cniVersion"),
+        ({"name": "../x"}, {}, 7, "name"),
+        ({}, {"NETNS": "/nowhere"}, 3, "CNI_NETNS"),
+        ({}, {"NETNS": ""}, 4, "CNI_NETNS"),
+        ({}, {"IFNAME": "sixteen-bytes-xx"}, 4, "CNI_IFNAME"),
+        ({}, {"IFNAME": "taken0"}, 4, "CNI_IFNAME"),
+        ({}, {"CONTAINERID": "a/b"}, 4, "CNI_CONTAINERID"),
+        ({}, {"ARGS": "novalue"}, 7, "CNI_ARGS"),
+        ({}, {"ARGS": "MAC=x"}, 7, "MAC"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["bridge", "ptp"])
+def test_what_is_wrong_is_named(
+    answers: Answers, kind: str, change: dict[str, Any], variables: dict[str, str], code: int, field: str
+) -> None:
+    if kind == "ptp" and ({"vlan", "isGateway"} & change.keys() or "MAC" in variables.get("ARGS", "")):
+        pytest.skip("an option of bridge alone")
+    node, pod = answers.node, answers.node.pod()
+    add_pair("taken0", "taken1", pod)
+    before = names(pod), rules()
+    config = {**node.config(kind, isGateway=True, ipMasq=True), **change}
+    if isinstance(config["ipam"], dict):
+        config["ipam"] = {**config["ipam"], "dataDir": str(node.directory / "ipam")}
+    answer = answers("ADD", config, **{"NETNS": str(pod), **variables})
+    assert (answer.get("code"), field in answer.get("msg", "")) == (code, True), answer
+    assert (names(pod), rules()) == before
+    assert (names() - {"cni0"}, list_leases(str(node.directory / "ipam"))) == (set(), [])

@@ -28,13 +28,13 @@ _CLEARED = {
     "diratime": syscalls.MOUNT_ATTR_NODIRATIME,
 }
 _ATIME = {"noatime", "strictatime", "relatime"}
-#: change which mount, or whose, or lead to other files and devices than the volume's
+#: change which mount, or whose, or lead to other files and devices than the volume's, or stop the node on an error
 _REFUSED = {
     "bind", "rbind", "move", "remount", "shared", "rshared", "private", "rprivate", "slave", "rslave", "unbindable",
     "runbindable", "loop", "offset", "sizelimit", "source", "user", "users", "owner", "group",
     "journal_dev", "journal_path", "logdev", "rtdev", "device", "subvol", "subvolid", "rescue", "degraded",
     "norecovery", "noload", "usrjquota", "grpjquota", "jqfmt", "usrquota", "grpquota", "prjquota", "quota", "noquota",
-    "pquota", "uquota", "gquota", "nouuid",
+    "pquota", "uquota", "gquota", "nouuid", "errors", "fatal_errors",
 }  # fmt: skip
 _IGNORED = {"defaults", "rw", "auto", "noauto", "nofail"}
 

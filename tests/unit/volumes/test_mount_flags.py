@@ -34,7 +34,7 @@ def test_flags(flags: list[str], options: tuple[str, ...], attributes: int) -> N
 
 @pytest.mark.parametrize(
     "flag",
-    ["bind", "remount", "move", "rshared", "loop", "journal_path=/etc/shadow", "logdev=/dev/sda", "subvol=/", "norecovery",
+    ["bind", "remount", "move", "rshared", "loop", "journal_path=/etc/shadow", "logdev=/dev/sda", "subvol=/", "norecovery", "errors=panic",
      "a b", "a\tb", "a,b", "a=b,c", "a=/x", "", "=", "A", "é", "a\n", "a=" + "x" * 65, 'commit="5"', "context=a b"],
 )  # fmt: skip
 def test_refused(flag: str) -> None:

@@ -23,6 +23,8 @@ _PACKAGES = {
     "portmap": ("containerd", "github.com/containernetworking/plugins/plugins/meta/portmap", ""),
     "csi-sanity": ("csi", "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity", ""),
     "cnitool": ("cni", "github.com/containernetworking/cni/cnitool", ""),
+    "static": ("cni", "github.com/containernetworking/plugins/plugins/ipam/static", ""),
+    "firewall": ("cni", "github.com/containernetworking/plugins/plugins/meta/firewall", ""),
     "bandwidth": ("cni", "github.com/containernetworking/plugins/plugins/meta/bandwidth", ""),
     "tuning": ("cni", "github.com/containernetworking/plugins/plugins/meta/tuning", ""),
     "sbr": ("cni", "github.com/containernetworking/plugins/plugins/meta/sbr", ""),

@@ -67,7 +67,7 @@ def test_what_is_wrong_is_named(
     answers: Answers, kind: str, change: dict[str, Any], variables: dict[str, str], code: int, field: str
 ) -> None:
     if kind == "ptp" and ({"vlan", "isGateway"} & change.keys() or "MAC" in variables.get("ARGS", "")):
-        pytest.skip("an option of bridge alone")
+        pytest.skip("an option of another plugin")
     node, pod = answers.node, answers.node.pod()
     add_pair("taken0", "taken1", pod)
     before = names(pod), rules()

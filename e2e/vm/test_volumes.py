@@ -23,8 +23,11 @@ def test_a_file_system_grows_while_it_is_used(guest: Guest) -> None:
 
 
 def test_back_ends_keep_their_contract(guest: Guest) -> None:
-    """Project quotas of ext4 and of xfs are on, and the rest of the contract holds as it does elsewhere."""
-    ran = lane.run(guest, "tests/contract/test_volume.py", seconds=2400)
+    """Project quotas of ext4 and of xfs are on, and the contract holds as it does elsewhere.
+
+    Not run: what no kernel changes, and the hundreds of deaths at a step, of which every other lane has its share.
+    """
+    ran = lane.run(guest, "tests/contract/test_volume.py", "-k", "not killed and not hostile", seconds=2400)
     assert {reason for reason in ran.reasons() if not reason.startswith(_BY_DESIGN)} == set()
     for case in ("directory-ext4-quota", "directory-xfs-quota", "loop-ext4", "loop-xfs-ext4", "loop-xfs-xfs", "btrfs-btrfs"):
         for name in ("test_a_mounted_volume_holds_its_size_and_not_more", "test_expansion_keeps_the_data"):

@@ -31,7 +31,7 @@ def test_back_ends_keep_their_contract(guest: Guest) -> None:
     assert {reason for reason in ran.reasons() if not reason.startswith(_BY_DESIGN)} == set()
     for case in ("directory-ext4-quota", "directory-xfs-quota", "loop-ext4", "loop-xfs-ext4", "loop-xfs-xfs", "btrfs-btrfs"):
         for name in ("test_a_mounted_volume_holds_its_size_and_not_more", "test_expansion_keeps_the_data"):
-            assert any(name in test and f"[{case}]" in test for test in ran.passed), (name, case)
+            assert any(f"::{name}[" in test and test.endswith(f"{case}]") for test in ran.passed), (name, case)
 
 
 @pytest.mark.parametrize("directory", ["tests/kernel/volumes", "tests/kernel/csi"])

@@ -21,7 +21,7 @@ _ATTRIBUTES = {"noexec": syscalls.MOUNT_ATTR_NOEXEC, "nosuid": syscalls.MOUNT_AT
 class TmpfsBackend:
     def __init__(self, directory: str, settings: Mapping[str, Any]) -> None:
         self.directory = Path(directory)
-        self._attached: dict[str, int] = {}
+        self._attached: dict[str, str] = {}
         self.detached: list[str] = []
         self.wrong: dict[str, list[Problem]] = {}
         self.mounted_with: dict[str, tuple[tuple[str, ...], bool]] = {}
@@ -80,11 +80,21 @@ class TmpfsBackend:
             raise NotFound(f"the image of {volume.id} is missing")
         self.mounted_with[volume.id] = tuple(flags), read_only
         if volume.id not in self._attached:
-            self._attached[volume.id] = mounts.tmpfs([f"size={volume.size}"])
-        tree = mounts.clone("", directory=self._attached[volume.id])
+            self._attached[volume.id] = self._attach(volume)
+        tree = mounts.clone(self._attached[volume.id])
         attributes = sum(_ATTRIBUTES.get(flag, 0) for flag in flags) | (syscalls.MOUNT_ATTR_RDONLY if read_only else 0)
         syscalls.mount_setattr(tree, attr_set=attributes)
         return tree
+
+    def _attach(self, volume: Volume) -> str:
+        """Before Linux 6.15 a mount can be cloned only where it is attached."""
+        path = self.directory.parent / "attached" / volume.id
+        path.mkdir(parents=True, exist_ok=True)
+        target, made = os.open(path, os.O_PATH), mounts.tmpfs([f"size={volume.size}"])
+        mounts.attach(made, target)
+        os.close(made)
+        os.close(target)
+        return str(path)
 
     def device(self, volume: Volume, *, read_only: bool) -> str:
         image = str(self.directory / volume.id)
@@ -96,7 +106,7 @@ class TmpfsBackend:
     def detach(self, volume_id: str) -> None:
         self.detached.append(volume_id)
         if volume_id in self._attached:
-            os.close(self._attached.pop(volume_id))
+            syscalls.umount2(self._attached.pop(volume_id), syscalls.MNT_DETACH)
         for number in loop_device.find(str(self.directory / volume_id)):
             loop_device.detach(number)
 

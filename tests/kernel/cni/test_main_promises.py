@@ -251,7 +251,7 @@ def test_gc_keeps_the_named_and_nothing_else(node: Node, kind: str) -> None:
     pod, stale = node.pod(), node.pod("stale")
     config = _config(node, kind)
     _result, kept = node.attach(config, pod)
-    other = {**config, **({"device": "up1"} if kind == "host-device" else {})}
+    other = {**config, **{"host-device": {"device": "up1"}, "vlan": {"vlanId": 8}}.get(kind, {})}
     node.call("ADD", other, stale, container_id="c2")
     before = names()
     node.call("GC", config)

@@ -119,9 +119,9 @@ def _options(directory: str) -> Any:
     return parsed
 
 
-def test_classes_ask_for_what_the_driver_has() -> None:
+def test_classes_ask_for_what_the_driver_has(tmp_path: Path) -> None:
     """Provisioner, file system and parameters."""
-    features = LoopBackend.features(LoopBackend.__new__(LoopBackend))
+    features = LoopBackend(str(tmp_path), {}).features()
     for document in _documents(Path("storageclasses.yaml")):
         assert document["provisioner"] == DRIVER
         parameters = dict(document.get("parameters", {}))

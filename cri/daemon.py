@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from pathlib import Path
 
 from cri.container.create import host_device
@@ -23,6 +22,7 @@ from runtime_core.registry import load_driver, locate
 from runtime_core.sandbox.node import Directories, Node
 from runtime_core.sandbox.recover import recover
 from runtime_core.serving import listen
+from runtime_core.serving.stop import stop_signals
 from runtime_core.store.database import Database
 from runtime_core.store.locks import lock_file
 
@@ -44,17 +44,14 @@ class Daemon:
         database = Database(self._settings.root)
         listen.prepare_socket(path)
         service = self._service(database)
-        # Not threading.Event: a handler that comes while its lock is held would wait for itself.
-        ended = os.eventfd(0, os.EFD_CLOEXEC)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: os.eventfd_write(ended, 1))
+        ended = stop_signals()
         recover(service.node, lambda what, error: self._log.warning("recovery", of=what, error=str(error)))
         service.node.images.collect_garbage(service.node.snapshotter.layers_in_use())
         server = listen.make_server(list(gates(service)))
         listen.bind(server, path)
         server.start()
         print(f"trivet-cri is ready on {path}", flush=True)
-        os.read(ended, 8)
+        os.read(ended, 1)
         server.stop(_DRAIN_SECONDS).wait()
         path.unlink(missing_ok=True)
         service.node.network.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import ExitStack
 
 from csi_driver import overview
@@ -22,6 +21,7 @@ from runtime_core.interfaces.volume import VolumeBackend
 from runtime_core.log import Log
 from runtime_core.registry import load_driver
 from runtime_core.serving import listen
+from runtime_core.serving.stop import stop_signals
 from runtime_core.store.database import Database
 from runtime_core.store.ledger import Ledger
 
@@ -35,10 +35,7 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; what is mounted stays."""
-        # Not threading.Event: a handler that runs while wait() is being entered would wait for the lock that it holds.
-        ended = os.eventfd(0, os.EFD_CLOEXEC)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: os.eventfd_write(ended, 1))
+        ended = stop_signals()
         path = listen.socket_path(self._settings.endpoint, "--endpoint")
         self._make_root()
         with ExitStack() as closing:
@@ -56,7 +53,7 @@ class Daemon:
             closing.callback(lambda: server.stop(_DRAIN_SECONDS).wait())
             self._announce(service, closing)
             print(f"trivet-csi is ready on {path}", flush=True)
-            os.read(ended, 8)  # eventfd_read would not go on after the signal
+            os.read(ended, 1)
 
     def _announce(self, service: Service, closing: ExitStack) -> None:
         if self._settings.health_port:

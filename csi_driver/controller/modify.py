@@ -9,7 +9,7 @@ from csi_driver import checks
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.records import VolumeRecord
 from csi_driver.service import Service
-from runtime_core.errors import InvalidArgument, TrivetError
+from runtime_core.errors import TrivetError
 from runtime_core.kernel import failpoint
 from runtime_core.serving.gate import Call
 
@@ -17,14 +17,14 @@ from runtime_core.serving.gate import Call
 def controller_modify_volume(
     service: Service, request: csi.ControllerModifyVolumeRequest, call: Call
 ) -> csi.ControllerModifyVolumeResponse:
-    """Keys that are not named keep their values; nothing changes when one of them is wrong."""
+    """Keys that are not named keep their values, hence all where none is; nothing changes when one of them is wrong."""
     checks.given(request.volume_id, "volume_id")
-    if not request.mutable_parameters:
-        raise InvalidArgument("mutable_parameters: is missing")
     with service.locks.hold(request.volume_id):
         record = service.volume(request.volume_id)
         known = service.features.mutable_parameters
-        change(service, record, checks.parameters(request.mutable_parameters, known, "mutable_parameters"))
+        changes = checks.parameters(request.mutable_parameters, known, "mutable_parameters")
+        if changes:
+            change(service, record, changes)
     return csi.ControllerModifyVolumeResponse()
 
 

@@ -41,7 +41,7 @@ def frozen(roots: Mapping[str, tuple[str, Callable[[], int | None]]], marks: str
 
 class _Freeze(threading.Thread):
     def __init__(self, mark: str, text: str, opener: Callable[[], int | None]) -> None:
-        super().__init__(daemon=True)
+        super().__init__(name="freeze", daemon=True)
         self._mark, self._text, self._opener = mark, text, opener
         self._ready, self.release = threading.Event(), threading.Event()
         self._error: Exception | None = None

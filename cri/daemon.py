@@ -15,7 +15,7 @@ from runtime_core.cgroups.detect import detected
 from runtime_core.errors import InvalidArgument, TrivetError, from_oserror
 from runtime_core.images.store import Images
 from runtime_core.interfaces.runtime import Runtime, RuntimeContext
-from runtime_core.kernel import capabilities, entry_point
+from runtime_core.kernel import capabilities, entry_point, memory
 from runtime_core.launcher.client import Launcher
 from runtime_core.log import Log
 from runtime_core.registry import load_driver, locate
@@ -50,6 +50,7 @@ class Daemon:
         server = listen.make_server(list(gates(service)))
         listen.bind(server, path)
         server.start()
+        memory.give_back()
         print(f"trivet-cri is ready on {path}", flush=True)
         os.read(ended, 1)
         server.stop(_DRAIN_SECONDS).wait()

@@ -18,6 +18,7 @@ from csi_driver.service import Service
 from csi_driver.settings import Settings
 from runtime_core.errors import InvalidArgument, TrivetError, from_oserror
 from runtime_core.interfaces.volume import VolumeBackend
+from runtime_core.kernel import memory
 from runtime_core.log import Log
 from runtime_core.registry import load_driver
 from runtime_core.serving import listen
@@ -52,6 +53,7 @@ class Daemon:
             closing.callback(path.unlink, missing_ok=True)
             closing.callback(lambda: server.stop(_DRAIN_SECONDS).wait())
             self._announce(service, closing)
+            memory.give_back()
             print(f"trivet-csi is ready on {path}", flush=True)
             os.read(ended, 1)
 

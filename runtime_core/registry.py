@@ -19,7 +19,12 @@ class Driver:
     name: str
     #: "module:attribute" or "module"
     entry: str
-    distribution: str
+    _found: Any
+
+    @property
+    def distribution(self) -> str:
+        """Who declares it. Asked for only where that matters: the answer takes a parser of e-mail."""
+        return self._found.dist.name if self._found.dist else "?"
 
 
 def load_driver(kind: str, name: str) -> Any:
@@ -59,9 +64,6 @@ def installed(kind: str) -> list[Driver]:
     from importlib.metadata import entry_points
 
     return sorted(
-        (
-            Driver(kind, entry.name, entry.value, entry.dist.name if entry.dist else "?")
-            for entry in entry_points(group=f"trivet.{kind}")
-        ),
+        (Driver(kind, entry.name, entry.value, entry) for entry in entry_points(group=f"trivet.{kind}")),
         key=lambda driver: driver.name,
     )

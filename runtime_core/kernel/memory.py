@@ -1,0 +1,26 @@
+"""Memory that a program holds although nobody uses it any more."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+
+
+def give_back() -> None:
+    """To the kernel what only the start of a program has needed: freed heap (malloc_trim(3)), and the pages of program
+    text that were mapped on the way. Text that is run again comes from the page cache, 16 pages at a fault."""
+    gc.collect()
+    library = ctypes.CDLL(None)
+    trim = getattr(library, "malloc_trim", None)  # of glibc alone
+    if trim is not None:
+        trim(0)
+    advise = library.madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    with open("/proc/self/maps") as file:
+        for line in file:
+            extent, access, _offset, device, *_path = line.split()
+            # Text alone: it is the same in the file, while what relocation has written on would be lost.
+            if access == "r-xp" and device != "00:00":
+                start, end = (int(number, 16) for number in extent.split("-"))
+                advise(start, end - start, mmap.MADV_DONTNEED)

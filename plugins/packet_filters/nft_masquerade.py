@@ -13,7 +13,6 @@ are in use: what belongs to a length goes with its last pod, the table with the 
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 
 from runtime_core.errors import Unavailable
@@ -35,48 +34,33 @@ _FAMILIES = {4: nft.IPV4, 6: nft.IPV6}
 _MULTICAST = {4: ipaddress.ip_network("224.0.0.0/4"), 6: ipaddress.ip_network("ff00::/8")}
 #: rules of a length's chain, and how often it is used without a pod; what the table has without a length: the map
 _RULES, _USES, _OBJECTS = 3, 4, 1
-_ATTEMPTS = 1000
-_LOST = (errno.ERESTART, errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.EAGAIN)
 
 
 def add(sock: Socket, addresses: list[str], owner: str) -> None:
     interfaces = [ipaddress.ip_interface(address) for address in dict.fromkeys(addresses)]
     wanted = [message for interface in interfaces for message in _elements(interface, owner)]
     # Asked before, for a transaction that fails costs an RCU grace period.
-    if all(nft.has_chains(sock, _FAMILIES[one.version], _TABLE, [_chain(one)]) for one in interfaces):
-        try:
-            sock.transact(wanted)
-            return
-        except OSError as error:
-            if error.errno not in _LOST:
-                raise
-    for _attempt in range(_ATTEMPTS):
+    is_founded = all(nft.has_chains(sock, _FAMILIES[one.version], _TABLE, [_chain(one)]) for one in interfaces)
+    if is_founded and sock.is_done(wanted):
+        return
+    for _attempt in range(nft.ATTEMPTS):
         generation = sock.generation()
         messages = [message for interface in interfaces for message in _foundation(interface)]
         for interface in interfaces:  # the kernel would keep an earlier owner's name
             earlier = _find(sock, interface.version, interface.ip.packed)
             if earlier is not None:
                 messages += _removals(sock, interface.version, interface.ip.packed, earlier[0].decode())
-        try:
-            sock.transact([*messages, *wanted], generation)
+        if sock.is_done([*messages, *wanted], generation, nft.CHANGED):
             return
-        except OSError as error:
-            if error.errno != errno.ERESTART:
-                raise
     raise Unavailable("nftables: other changes kept interrupting the masquerading")
 
 
 def remove(sock: Socket, owner: str, addresses: list[str]) -> None:
-    for _attempt in range(_ATTEMPTS):
+    for _attempt in range(nft.ATTEMPTS):
         generation = sock.generation()
         owned = _owned(sock, owner, addresses)
         messages = [message for one in owned for message in _removals(sock, *one)]
-        try:
-            if messages:
-                sock.transact(messages, generation)
-        except OSError as error:
-            if error.errno not in _LOST:
-                raise
+        if messages and not sock.is_done(messages, generation):
             continue
         for version, chain in {(version, chain) for version, _packed, chain in owned}:
             _clear(sock, _FAMILIES[version], chain)
@@ -138,25 +122,16 @@ def _owned(sock: Socket, owner: str, addresses: list[str]) -> list[tuple[int, by
 
 
 def _clear(sock: Socket, family: int, chain: str) -> None:
-    """The kernel refuses to take away a chain that a pod's record jumps to."""
+    """The kernel refuses to take away a chain that a pod's record jumps to: who came in the meantime is welcome."""
     uses = nft.chain_uses(sock, family, _TABLE, chain)
     if uses is not None and uses <= _USES:
         has_hook = nft.has_chains(sock, family, _TABLE, [_hook(chain)])
         messages = [nft.remove_chain(family, _TABLE, name) for name in ((_hook(chain), chain) if has_hook else (chain,))]
         sets = [name for name in (_sources(chain), _near(chain)) if nft.has_set(sock, family, _TABLE, name)]
-        _unless_in_use(sock, [*messages, *(nft.remove_set(family, _TABLE, name) for name in sets)])
+        sock.is_done([*messages, *(nft.remove_set(family, _TABLE, name) for name in sets)])
     if nft.table_uses(sock, family, _TABLE) == _OBJECTS:
         removal = nft.remove_set(family, _TABLE, _MAP, must_be_empty=True)
-        _unless_in_use(sock, [removal, nft.remove_table(family, _TABLE)])
-
-
-def _unless_in_use(sock: Socket, messages: list[Message]) -> None:
-    """Somebody who came, or was quicker, in the meantime is welcome."""
-    try:
-        sock.transact(messages)
-    except OSError as error:
-        if error.errno not in _LOST:
-            raise
+        sock.is_done([removal, nft.remove_table(family, _TABLE)])
 
 
 def _foundation(interface: Interface) -> list[Message]:

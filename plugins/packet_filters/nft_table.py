@@ -14,7 +14,6 @@ alone, takes the part away. What was read is kept true by the generation that th
 
 from __future__ import annotations
 
-import errno
 import hashlib
 
 from runtime_core.errors import InvalidArgument, Unavailable
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
 
     from runtime_core.kernel.netlink import Message
     from runtime_core.network.nftables import Socket
-
-#: every attempt that is lost was somebody else's success
-_ATTEMPTS = 1000
-_LOST = (errno.ERESTART, errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.EAGAIN)
 
 
 class Element:
@@ -97,26 +92,16 @@ class Table:
         wanted = self._record(family, owner, parts, elements)
         wanted += [nft.element(family, self.name, e.in_set, e.key, e.data, owner, must_be_new=True) for e in elements]
         # Asked before, for a transaction that fails costs an RCU grace period.
-        if nft.has_chains(sock, family, self.name, [part.name for part in parts]):
-            try:
-                sock.transact(wanted)
-                return
-            except OSError as error:
-                if error.errno not in _LOST:
-                    raise
-        for _attempt in range(_ATTEMPTS):
+        if nft.has_chains(sock, family, self.name, [part.name for part in parts]) and sock.is_done(wanted):
+            return
+        for _attempt in range(nft.ATTEMPTS):
             generation = sock.generation()
             earlier = self.find(sock, family, owner)
             messages = [*self._foundation(family, parts), *self._room(sock, family, earlier, elements), *wanted]
-            try:
-                sock.transact(messages, generation)
-            except OSError as error:
-                if error.errno != errno.ERESTART:
-                    raise
-                continue
-            if earlier is not None:
-                self._clear(sock, earlier)
-            return
+            if sock.is_done(messages, generation, nft.CHANGED):
+                if earlier is not None:
+                    self._clear(sock, earlier)
+                return
         raise Unavailable(f"nftables: other changes kept interrupting that of table {self.name}")
 
     def remove(self, sock: Socket, owner: str) -> bool:
@@ -150,16 +135,11 @@ class Table:
     def mend(self, sock: Socket) -> None:
         """What attachments lack is put back, as far as it is known from their records."""
         for attachment in self.everything(sock):
-            for _attempt in range(_ATTEMPTS):
+            for _attempt in range(nft.ATTEMPTS):
                 generation = sock.generation()
                 messages = self._mending(sock, attachment)
-                try:
-                    if messages:
-                        sock.transact(messages, generation)
+                if not messages or sock.is_done(messages, generation):
                     break
-                except OSError as error:
-                    if error.errno not in _LOST:
-                        raise
 
     def _mending(self, sock: Socket, attachment: Attachment) -> list[Message]:
         family, owner = attachment.family, attachment.owner
@@ -218,29 +198,24 @@ class Table:
         return [*messages, nft.remove_chain(family, self.name, _chain(attachment.owner))], still
 
     def _remove_from(self, sock: Socket, family: int, owner: str) -> bool:
-        for _attempt in range(_ATTEMPTS):
+        for _attempt in range(nft.ATTEMPTS):
             generation = sock.generation()
             attachment = self.find(sock, family, owner)
             if attachment is None:
                 return False
-            try:
-                sock.transact(self._removal(sock, attachment)[0], generation)
-            except OSError as error:
-                if error.errno not in _LOST:
-                    raise
-                continue
-            self._clear(sock, attachment)
-            return True
+            if sock.is_done(self._removal(sock, attachment)[0], generation):
+                self._clear(sock, attachment)
+                return True
         raise Unavailable(f"nftables: other changes kept interrupting that of table {self.name}")
 
     def _clear(self, sock: Socket, attachment: Attachment) -> None:
-        """The parts that nobody uses any more, and the table with the last of them."""
+        """The parts that nobody uses any more, and the table with the last of them. Who came in the meantime is welcome."""
         family = attachment.family
         for name in reversed(attachment.parts):
             if nft.chain_uses(sock, family, self.name, name) == 0:
-                _unless_in_use(sock, self._teardown(sock, family, self._part(family, name)))
+                sock.is_done(self._teardown(sock, family, self._part(family, name)))
         if nft.table_uses(sock, family, self.name) == 0:
-            _unless_in_use(sock, [nft.remove_table(family, self.name)])
+            sock.is_done([nft.remove_table(family, self.name)])
 
     def _teardown(self, sock: Socket, family: int, part: Part) -> list[Message]:
         """Of what is there: an administrator may have been quicker with some of it."""
@@ -268,15 +243,6 @@ def check_owner(owner: str) -> None:
         raise InvalidArgument(
             f"name: {owner.split(' ')[0]!r} and the container's id are longer than {nft.MOST_COMMENT} bytes together"
         )
-
-
-def _unless_in_use(sock: Socket, messages: list[Message]) -> None:
-    """Somebody who came, or was quicker, in the meantime is welcome."""
-    try:
-        sock.transact(messages)
-    except OSError as error:
-        if error.errno not in _LOST:
-            raise
 
 
 def _chain(owner: str) -> str:

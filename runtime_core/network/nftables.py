@@ -40,6 +40,11 @@ _ERROR = 2
 _RECEIVE = 1 << 17
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _BUFFER = 32, 33, 1 << 24
 _SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
+#: the refusals that somebody who was quicker causes; the one that says no more than that something has changed
+LOST = (errno.ERESTART, errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.EAGAIN)
+CHANGED = (errno.ERESTART,)
+#: every attempt that is lost was somebody else's success
+ATTEMPTS = 1000
 
 
 class Socket(netlink.Socket):
@@ -81,6 +86,16 @@ class Socket(netlink.Socket):
         self._closes_later = self._closes_later or any(message.kind in _REMOVALS for message in messages)
         self._socket.send(b"".join(data))
         self._await(first, first + len(messages))
+
+    def is_done(self, messages: list[Message], generation: int | None = None, lost: tuple[int, ...] = LOST) -> bool:
+        """`transact`; False when it is refused for one of `lost`."""
+        try:
+            self.transact(messages, generation)
+        except OSError as error:
+            if error.errno not in lost:
+                raise
+            return False
+        return True
 
     def _await(self, begin: int, last: int) -> None:
         """The answer to the last message, or to the beginning when that is refused; raises the first refusal."""

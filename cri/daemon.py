@@ -12,10 +12,10 @@ from cri.service import Service
 from cri.settings import RuntimeHandler, Settings
 from cri.translate.container import Device, Facts
 from runtime_core.cgroups.detect import detected
-from runtime_core.errors import InvalidArgument, TrivetError, from_oserror
+from runtime_core.errors import InvalidArgument, TrivetError
 from runtime_core.images.store import Images
 from runtime_core.interfaces.runtime import Runtime, RuntimeContext
-from runtime_core.kernel import capabilities, entry_point, memory
+from runtime_core.kernel import capabilities, entry_point, memory, paths
 from runtime_core.launcher.client import Launcher
 from runtime_core.log import Log
 from runtime_core.registry import load_driver, locate
@@ -38,7 +38,8 @@ class Daemon:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; the pods stay."""
         path = listen.socket_path(self._settings.listen)
-        self._make_directories()
+        for option, directory in (("--root", self._settings.root), ("--state", self._settings.state)):
+            paths.make_private_directory(str(directory), option)
         # Another daemon would take this one's pods there for nobody's.
         state_lock = lock_file(self._settings.state / "daemon.lock")
         database = Database(self._settings.root)
@@ -59,14 +60,6 @@ class Daemon:
         self._launcher.close()
         database.close()
         os.close(state_lock)
-
-    def _make_directories(self) -> None:
-        for option, directory in (("--root", self._settings.root), ("--state", self._settings.state)):
-            try:
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                directory.chmod(0o700)  # also one that somebody else made too open
-            except OSError as error:
-                raise from_oserror(error, option) from error
 
     def _service(self, database: Database) -> Service:
         settings = self._settings

@@ -16,9 +16,9 @@ from csi_driver.releases import releasers
 from csi_driver.server import gates
 from csi_driver.service import Service
 from csi_driver.settings import Settings
-from runtime_core.errors import InvalidArgument, TrivetError, from_oserror
+from runtime_core.errors import InvalidArgument, TrivetError
 from runtime_core.interfaces.volume import VolumeBackend
-from runtime_core.kernel import memory
+from runtime_core.kernel import memory, paths
 from runtime_core.log import Log
 from runtime_core.registry import load_driver
 from runtime_core.serving import listen
@@ -38,7 +38,7 @@ class Daemon:
         """Serve until SIGTERM or SIGINT; what is mounted stays."""
         ended = stop_signals()
         path = listen.socket_path(self._settings.endpoint, "--endpoint")
-        self._make_root()
+        paths.make_private_directory(str(self._settings.root), "--root")
         with ExitStack() as closing:
             database = Database(self._settings.root)
             closing.callback(database.close)
@@ -66,13 +66,6 @@ class Daemon:
             registration = Registration(self._settings, self._log)
             registration.start()
             closing.callback(registration.stop, _DRAIN_SECONDS)
-
-    def _make_root(self) -> None:
-        try:
-            self._settings.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._settings.root.chmod(0o700)
-        except OSError as error:
-            raise from_oserror(error, "--root") from error
 
     def _service(self, database: Database, closing: ExitStack) -> Service:
         settings = self._settings

@@ -134,6 +134,17 @@ def configure(
 
 def remove_inside(request: Request, *kinds: str) -> None:
     """The container's interface goes, if it is of one of `kinds` and no other attachment's; whatever is missing is well."""
+
+    def remove(links: Links) -> None:
+        link = links.find(request.interface)
+        if link is not None and link.kind in kinds and not ownership.is_another(link.alias, request):
+            links.remove_at(link.index)
+
+    where_there_is_a_container(request, remove)
+
+
+def where_there_is_a_container(request: Request, work: Callable[[Links], object]) -> None:
+    """`work` in its network namespace. Nothing where that is not named, is gone, or is the node's."""
     if not request.netns:
         return
     try:
@@ -141,13 +152,9 @@ def remove_inside(request: Request, *kinds: str) -> None:
     except NotFound:
         return
     try:
-        if is_own(namespace):
-            return
-        with entered(namespace), netlink.Socket() as sock:
-            links = Links(sock)
-            link = links.find(request.interface)
-            if link is not None and link.kind in kinds and not ownership.is_another(link.alias, request):
-                links.remove_at(link.index)
+        if not is_own(namespace):
+            with entered(namespace), netlink.Socket() as sock:
+                work(Links(sock))
     finally:
         os.close(namespace)
 

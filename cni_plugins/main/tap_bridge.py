@@ -7,15 +7,14 @@ the container, where a second bridge, without addresses, joins it to the tap.
 from __future__ import annotations
 
 import hashlib
-import os
 
 from cni_plugins.main import ownership
-from cni_plugins.main.container_link import Ends
+from cni_plugins.main.container_link import Ends, where_there_is_a_container
 from runtime_core.errors import FailedPrecondition, NotFound
 from runtime_core.kernel import netlink
 from runtime_core.network.link_messages import alias_message, bridge_message, veth_message
 from runtime_core.network.links import Links
-from runtime_core.network.namespace import entered, is_own, open_namespace
+from runtime_core.network.namespace import entered
 from runtime_core.network.sysctl import write_sysctl
 
 TYPE_CHECKING = False
@@ -61,18 +60,7 @@ def disconnect(request: Request) -> None:
     """Idempotent with anything missing."""
     with netlink.Socket() as sock:
         Links(sock).remove(ownership.host_name(request))
-    if not request.netns:
-        return
-    try:
-        namespace = open_namespace(request.netns)
-    except NotFound:
-        return
-    try:
-        if not is_own(namespace):
-            with entered(namespace), netlink.Socket() as sock:
-                Links(sock).remove(_inner_names(request)[1])
-    finally:
-        os.close(namespace)
+    where_there_is_a_container(request, lambda links: links.remove(_inner_names(request)[1]))
 
 
 def check(request: Request, bridge: str) -> None:

@@ -6,9 +6,10 @@ import ipaddress
 import socket
 import struct
 
-from runtime_core.errors import from_oserror
+from runtime_core.errors import NotFound
 from runtime_core.kernel import netlink
 from runtime_core.kernel.netlink import Message
+from runtime_core.network.sysctl import write_sysctl
 
 _GETROUTE = 26
 _RTA_DST, _RTA_OIF = 1, 4
@@ -18,8 +19,8 @@ def let_loopback_through(addresses: list[str]) -> None:
     """On the interface of the node by which each IPv4 one of `addresses` is reached; IPv6 has no such thing."""
     for interface in map(ipaddress.ip_interface, addresses):
         name = _interface_towards(interface.ip.packed) if interface.version == 4 else ""
-        if name:
-            _allow(f"/proc/sys/net/ipv4/conf/{name}/route_localnet")
+        if name and not write_sysctl(f"ipv4/conf/{name}/route_localnet", "1"):
+            raise NotFound(f"{name}, by which {interface.ip} was reached, is gone")
 
 
 def _interface_towards(address: bytes) -> str:
@@ -31,15 +32,3 @@ def _interface_towards(address: bytes) -> str:
         return socket.if_indextoname(struct.unpack("=I", netlink.decode(payloads[0][12:])[_RTA_OIF])[0])
     except (OSError, KeyError):
         return ""
-
-
-def _allow(path: str) -> None:
-    """Written only when it differs: a write costs more than a read, and may not be allowed."""
-    try:
-        with open(path) as file:
-            if file.read().strip() == "1":
-                return
-        with open(path, "w") as file:
-            file.write("1")
-    except OSError as error:
-        raise from_oserror(error, f"setting {path}") from error

@@ -10,11 +10,20 @@ import errno
 import os
 import stat
 
-from runtime_core.errors import FailedPrecondition, InvalidArgument
+from runtime_core.errors import FailedPrecondition, InvalidArgument, from_oserror
 from runtime_core.kernel import syscalls
 
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _RACES = 32  # EAGAIN: something was renamed under the walk
+
+
+def make_private_directory(path: str, field: str) -> None:
+    """Root's alone, also one that somebody else made too open; the error names `field`."""
+    try:
+        os.makedirs(path, 0o700, exist_ok=True)
+        os.chmod(path, 0o700)
+    except OSError as error:
+        raise from_oserror(error, field) from error
 
 
 def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:

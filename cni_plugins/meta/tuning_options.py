@@ -36,10 +36,6 @@ class Options:
         self.all_multicast = _chosen_switch(request, arguments, "allmulti")
         data_directory(request)
 
-    @property
-    def changes_link(self) -> bool:
-        return bool(self.mac or self.mtu or self.promiscuous) or self.all_multicast is not None or self.queue_length is not None
-
 
 def data_directory(request: Request) -> str:
     value: str = request.option("dataDir", str, "") or DATA_DIRECTORY

@@ -100,10 +100,6 @@ def after(words: list[str], option: str) -> str:
     return words[words.index(option) + 1] if option in words else ""
 
 
-def negates(words: list[str], option: str) -> bool:
-    return option in words and words[words.index(option) - 1] == "!"
-
-
 def removals(lines: list[list[str]]) -> list[list[str]]:
     """Of rules as `-S` says them."""
     return [["-D", *words[1:]] for words in lines]

@@ -9,7 +9,7 @@ import struct
 
 from runtime_core.kernel import netlink
 from runtime_core.kernel.netlink import Message
-from runtime_core.network.link_messages import address_message, bridge_message, port_message, route_message, veth_message
+from runtime_core.network.link_messages import address_message, bridge_message, route_message, veth_message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,9 +138,6 @@ class Links:
         """What is 0 or empty stays."""
         attributes = [*([(_IFLA_MTU, mtu)] if mtu else []), *([(_IFLA_ADDRESS, mac)] if mac else [])]
         self._socket.request(Message(_SETLINK, _LINK.pack(0, 0, index, 0, 0), attributes))
-
-    def set_hairpin(self, index: int) -> None:
-        self._socket.request(port_message(index, hairpin=True, isolated=False))
 
     def addresses(self, index: int) -> list[str]:
         """Addresses with prefix length of one link."""

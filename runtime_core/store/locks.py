@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime_core.errors import Aborted, FailedPrecondition, from_oserror
+from runtime_core.errors import FailedPrecondition, from_oserror
 
 
 def lock_file(path: Path) -> int:
@@ -51,24 +51,3 @@ class Locks:
                     del self._held[name]
                 else:
                     self._held[name] = (lock, users - 1)
-
-
-class Exclusive:
-    """By name too, for callers that must not wait: Aborted when another call holds one of the names."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._held: set[str] = set()
-
-    @contextmanager
-    def hold(self, *names: str) -> Iterator[None]:
-        wanted = set(names)
-        with self._guard:
-            if taken := wanted & self._held:
-                raise Aborted(f"another call on {', '.join(sorted(taken))} is under way")
-            self._held |= wanted
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._held -= wanted

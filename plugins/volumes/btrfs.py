@@ -153,13 +153,9 @@ class BtrfsBackend:
         return deltas.changed(self._snapshot_image(base_id), self._snapshot_image(target_id), start)
 
     def _snapshot_image(self, snapshot_id: str) -> str:
-        directory = self._layout.snapshot(snapshot_id)
-        path = os.path.join(directory, images.NAME)
-        if os.path.isdir(os.path.join(directory, _DATA)):
+        if os.path.isdir(os.path.join(self._layout.snapshot(snapshot_id), _DATA)):
             raise FailedPrecondition(f"snapshot {snapshot_id} is of a mounted volume, a subvolume: it has no block view")
-        if not os.path.exists(path):
-            raise NotFound(f"snapshot {snapshot_id} does not exist")
-        return path
+        return self._layout.snapshot_file(snapshot_id, images.NAME)
 
     def volumes(self) -> set[str]:
         return self._layout.volumes()

@@ -126,10 +126,7 @@ class LoopBackend:
         return deltas.changed(self._snapshot_image(base_id), self._snapshot_image(target_id), start)
 
     def _snapshot_image(self, snapshot_id: str) -> str:
-        path = os.path.join(self._layout.snapshot(snapshot_id), images.NAME)
-        if not os.path.exists(path):
-            raise NotFound(f"snapshot {snapshot_id} does not exist")
-        return path
+        return self._layout.snapshot_file(snapshot_id, images.NAME)
 
     def volumes(self) -> set[str]:
         return self._layout.volumes()

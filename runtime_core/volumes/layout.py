@@ -11,11 +11,10 @@ trash/…             renamed away, being deleted
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from runtime_core.errors import FailedPrecondition, InvalidArgument, from_oserror
+from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
 from runtime_core.interfaces.volume import ID
 from runtime_core.kernel import failpoint, paths
 
@@ -35,7 +34,7 @@ class Layout:
         """End what the driver before this one began and did not end."""
         for name in os.listdir(self._groups):
             if name.endswith(".part"):
-                os.rename(os.path.join(self._groups, name), os.path.join(self._trash, uuid.uuid4().hex))
+                os.rename(os.path.join(self._groups, name), os.path.join(self._trash, os.urandom(16).hex()))
             else:
                 self._publish(name)
         for name in os.listdir(self._trash):
@@ -49,6 +48,13 @@ class Layout:
 
     def snapshot(self, snapshot_id: str) -> str:
         return os.path.join(self._snapshots, checked(snapshot_id))
+
+    def snapshot_file(self, snapshot_id: str, name: str) -> str:
+        """NotFound when the snapshot has none of this name."""
+        path = os.path.join(self.snapshot(snapshot_id), name)
+        if not os.path.exists(path):
+            raise NotFound(f"snapshot {snapshot_id} does not exist")
+        return path
 
     def volumes(self) -> set[str]:
         return set(os.listdir(self._volumes))
@@ -126,7 +132,7 @@ class Layout:
 
     def discard(self, path: str) -> None:
         """Out of sight at once, then deleted. Nothing when there is nothing."""
-        target = os.path.join(self._trash, uuid.uuid4().hex)
+        target = os.path.join(self._trash, os.urandom(16).hex())
         try:
             os.rename(path, target)
         except FileNotFoundError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,34 +13,40 @@ from pathlib import Path
 @contextmanager
 def writer(*places: Path) -> Iterator[None]:
     """Somebody who writes first-N to the first place, then second-N to the second, each synced, on and on."""
-    child = os.fork()
-    if child == 0:
-        try:
-            for number in range(100_000):
+
+    def write() -> None:
+        for number in range(100_000):
+            for name, place in zip(("first", "second"), places, strict=True):
+                durable(place / f"{name}-{number}", content_of(name, number))
+            if number > 40:  # the last ones only, so that the volume does not fill
                 for name, place in zip(("first", "second"), places, strict=True):
-                    durable(place / f"{name}-{number}", content_of(name, number))
-                if number > 40:  # the last ones only, so that the volume does not fill
-                    for name, place in zip(("first", "second"), places, strict=True):
-                        (place / f"{name}-{number - 20}").unlink()
-        finally:
-            os._exit(1)
-    try:
+                    (place / f"{name}-{number - 20}").unlink()
+
+    with _meanwhile(write):
         yield
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
 
 
 @contextmanager
 def counting(*devices: Path) -> Iterator[None]:
     """Somebody who writes 1, 2, 3 … to the first device, each then to the second, synced."""
+
+    def count() -> None:
+        opened = [os.open(device, os.O_WRONLY | os.O_SYNC) for device in devices]
+        for number in range(1, 1_000_000):
+            for descriptor in opened:
+                os.pwrite(descriptor, number.to_bytes(8, "big") * 512, 0)
+
+    with _meanwhile(count):
+        yield
+
+
+@contextmanager
+def _meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """A process that does `work`, for as long as the block lasts."""
     child = os.fork()
     if child == 0:
         try:
-            opened = [os.open(device, os.O_WRONLY | os.O_SYNC) for device in devices]
-            for number in range(1, 1_000_000):
-                for descriptor in opened:
-                    os.pwrite(descriptor, number.to_bytes(8, "big") * 512, 0)
+            work()
         finally:
             os._exit(1)
     try:

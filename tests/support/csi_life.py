@@ -20,16 +20,10 @@ CONTENT = os.urandom(MIB)
 INLINE = "csi-" + "1" * 64
 
 
-class Life:
-    """Every call of the node's half for a mount, a block and an inline volume, in the kubelet's order."""
+class Steps:
+    """Calls in an order in which each needs those before."""
 
-    def __init__(self, daemon: CsiDaemon) -> None:
-        self.daemon = daemon
-        self.mount = self.block = ""
-        self.steps: list[Callable[[], None]] = [
-            self.create, self.stage, self.publish, self.publish_inline, self.write, self.expand, self.check,
-            self.end_pods, self.unstage, self.stage, self.publish, self.check, self.end_pods, self.unstage, self.delete,
-        ]  # fmt: skip
+    steps: list[Callable[[], None]]
 
     def run(self) -> bool:
         """To the end, or to where the daemon died, which is where the next `run` goes on; whether it died."""
@@ -42,6 +36,18 @@ class Life:
                 return True
             del self.steps[0]
         return False
+
+
+class Life(Steps):
+    """Every call of the node's half for a mount, a block and an inline volume, in the kubelet's order."""
+
+    def __init__(self, daemon: CsiDaemon) -> None:
+        self.daemon = daemon
+        self.mount = self.block = ""
+        self.steps = [
+            self.create, self.stage, self.publish, self.publish_inline, self.write, self.expand, self.check,
+            self.end_pods, self.unstage, self.stage, self.publish, self.check, self.end_pods, self.unstage, self.delete,
+        ]  # fmt: skip
 
     @property
     def node(self) -> Any:

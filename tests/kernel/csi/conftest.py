@@ -1,4 +1,4 @@
-"""A trivet-csi of each test's own."""
+"""A trivet-csi of each test's own, or its node's half alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.csi_daemon import CsiDaemon
+from tests.support.csi_node import NodeHalf, own_mounts
 
 
 @pytest.fixture
@@ -22,3 +23,11 @@ def make_daemon(tmp_path: Path) -> Iterator[Callable[..., CsiDaemon]]:
     yield make
     for daemon in made:
         daemon.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[NodeHalf]:
+    with own_mounts():
+        node = NodeHalf(tmp_path)
+        yield node
+        node.close()

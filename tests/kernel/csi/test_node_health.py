@@ -22,14 +22,6 @@ from tests.support.csi_node import SIZE, NodeHalf, capability, own_mounts
 from tests.support.tmpfs_backend import TmpfsBackend
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[NodeHalf]:
-    with own_mounts():
-        node = NodeHalf(tmp_path)
-        yield node
-        node.close()
-
-
 def _stats(node: NodeHalf, volume: str, path: str) -> Any:
     return node.call("NodeGetVolumeStats", volume_id=volume, volume_path=path)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,6 @@ from csi_driver.node.find import ephemeral_id
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TrivetError
 from runtime_core.kernel import loop_device, syscalls
 from tests.support.csi_node import SIZE, Mode, NodeHalf, capability, own_mounts
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[NodeHalf]:
-    with own_mounts():
-        node = NodeHalf(tmp_path)
-        yield node
-        node.close()
 
 
 def test_a_mount_volume_lives_and_nothing_is_left(node: NodeHalf) -> None:

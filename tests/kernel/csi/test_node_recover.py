@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,17 +17,9 @@ from csi_driver.node.recover import recover_node
 from csi_driver.records import Staging, VolumeRecord
 from runtime_core.kernel import filesystems, loop_device, mounts, syscalls
 from runtime_core.testing.tools import need
-from tests.support.csi_node import Mode, NodeHalf, capability, own_mounts
+from tests.support.csi_node import Mode, NodeHalf, capability
 
 _BLOCK = capability(Mode.MULTI_NODE_MULTI_WRITER, block=True)
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[NodeHalf]:
-    with own_mounts():
-        node = NodeHalf(tmp_path)
-        yield node
-        node.close()
 
 
 def _restart(node: NodeHalf) -> None:

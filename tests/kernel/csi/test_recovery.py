@@ -16,6 +16,7 @@ import pytest
 from csi_driver import ids
 from csi_driver.api.v1 import csi_pb2 as csi
 from tests.support.csi_daemon import MIB, NODE, CsiDaemon, capability, create_request, from_snapshot, from_volume
+from tests.support.csi_life import Steps
 from tests.support.csi_node import own_mounts
 
 _ROOT = Path(__file__).parents[3]
@@ -32,29 +33,17 @@ POINTS = sorted(
 _CONTENT = os.urandom(MIB)
 
 
-class Life:
+class Life(Steps):
     """Every changing call of the controller's half, once, in an order in which each needs those before."""
 
     def __init__(self, daemon: CsiDaemon) -> None:
         self.daemon = daemon
         self.volume = self.snapshot = self.restored = self.clone = ""
         self.group = csi.VolumeGroupSnapshot()
-        self.steps: list[Callable[[], None]] = [
+        self.steps = [
             self._create, self._attach, self._write, self._modify, self._expand, self._cut, self._restore, self._copy,
             self._cut_group, self._delete_group, self._delete_snapshot, self._detach, self._delete_all,
         ]  # fmt: skip
-
-    def run(self) -> bool:
-        """To the end, or to where the daemon died, which is where the next `run` goes on; whether it died."""
-        while self.steps:
-            try:
-                self.steps[0]()
-            except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
-                    raise
-                return True
-            del self.steps[0]
-        return False
 
     def path(self, volume_id: str) -> Path:
         return self.daemon.root / "memory/volumes" / volume_id

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from runtime_core.kernel.paths import sync_directory
+
 
 @contextmanager
 def writer(*places: Path) -> Iterator[None]:
@@ -62,10 +64,14 @@ def count_of(device: Path) -> int:
 
 
 def durable(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Under its name it is there whole or not at all: an instant between making and writing it is an instant too."""
+    unfinished = path.with_name(f".{path.name}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.write(descriptor, content)
     os.fsync(descriptor)
     os.close(descriptor)
+    unfinished.rename(path)
+    sync_directory(str(path.parent))
 
 
 def content_of(name: str, number: int) -> bytes:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +18,13 @@ from pathlib import Path
 
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from runtime_core.interfaces.volume import Access
-from runtime_core.kernel import mounts, syscalls
+from runtime_core.kernel import holders, mounts, syscalls
 
 _RESOLVE = syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
 _RACES = 32  # EAGAIN: something was renamed under the walk
 _STACKED = 16  # mounts on one another that are taken away at once
-_LOOKS = 256  # whoever only looks at it, a statfs(2), makes it busy for as long
+#: seconds: whoever only looks at it, a statfs(2), makes it busy for as long, and no event tells the end of that
+_BUSY, _LONGEST_PAUSE = 1.0, 0.05
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255
 
 
@@ -165,7 +168,8 @@ def unmount(place: Place) -> None:
 
 def _unmount_once(place: Place) -> None:
     path = f"/proc/self/fd/{place.parent}/{place.name}"
-    for _attempt in range(_LOOKS):
+    deadline, pause = time.monotonic() + _BUSY, 0.0001
+    while True:
         try:
             syscalls.umount2(path, syscalls.UMOUNT_NOFOLLOW)
             return
@@ -174,8 +178,57 @@ def _unmount_once(place: Place) -> None:
                 return
             if error.errno != errno.EBUSY:
                 raise
-        os.sched_yield()
-    raise Unavailable(f"{place.field}: is in use")
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{place.field}: is in use{_by_whom(place)}")
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _by_whom(place: Place) -> str:
+    mounted = open_there(place)
+    try:
+        found = holders.of_mount(mount_number(mounted))
+    finally:
+        os.close(mounted)
+    return f" by {found}" if found else ""
+
+
+def drop_copies(place: Place) -> None:
+    """Take what was mounted on the directory there away from every other mount namespace too. Idempotent.
+
+    Whoever clones a mount namespace, as each start of a container does, holds a copy of every mount, and its unmounting
+    here reaches only copies that are shared. An empty directory that takes the name of another one does: the kernel
+    takes all mounts off the one that goes, wherever they are seen (fs/namei.c, vfs_rename and detach_mounts; Linux 3.18).
+    """
+    try:
+        status = os.stat(place.name, dir_fd=place.parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(status.st_mode):
+        with _twin(place, status) as name:
+            os.rename(name, place.name, src_dir_fd=place.parent, dst_dir_fd=place.parent)
+
+
+@contextmanager
+def _twin(place: Place, status: os.stat_result) -> Iterator[str]:
+    """A new directory with owner and mode of the one there. Its name is always the same: what a crash leaves is taken again."""
+    name = f".{zlib.crc32(os.fsencode(place.name)):08x}.unmounted"
+    try:
+        os.mkdir(name, 0o700, dir_fd=place.parent)
+    except FileExistsError:
+        pass
+    try:
+        made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.parent)
+        try:
+            os.fchown(made, status.st_uid, status.st_gid)
+            os.fchmod(made, stat.S_IMODE(status.st_mode))
+        finally:
+            os.close(made)
+        yield name
+    except OSError as error:
+        os.rmdir(name, dir_fd=place.parent)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):  # not ours, or mounted here a second time
+            raise
 
 
 def remove(place: Place) -> None:

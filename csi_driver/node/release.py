@@ -54,13 +54,14 @@ def release(service: Service, entry: Entry) -> None:
 
 
 def unmount_last(service: Service, path: str, field: str) -> None:
-    """Take the last mount of a file system away from `path`. Idempotent."""
+    """Take the last mount of a file system away from the directory `path`, in all mount namespaces. Idempotent."""
     try:
         with place.opened(service.settings.kubelet_dir, path, field) as there:
             if place.is_mounted(there):
                 thaw(service, there)
             place.unmount(there)
             failpoint.hit("csi.release.unmounted")
+            place.drop_copies(there)
     except NotFound:
         return  # the kubelet's directory around it is gone, and so is what was in it
 

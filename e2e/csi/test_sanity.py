@@ -1,4 +1,4 @@
-"""csi-test's specs against trivet-csi, for each back end on a file system that suits it."""
+"""csi-test's specs against trivet-csi, for each back end on a file system that suits it, beside containers that start and end."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from e2e.peers.build import build
 from runtime_core.kernel import mounts
 from runtime_core.testing.volume_places import place
 from tests.support.csi_daemon import CsiDaemon, daemon
+from tests.support.mount_copies import storm
 
 _MIB = 1 << 20
 _MINUTES = 10
@@ -66,11 +67,15 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture
 def driver(case: Case, tmp_path: Path) -> Iterator[CsiDaemon]:
-    """On a disk of its own, in a mount namespace of its own; 7 volumes are few enough for the spec of the limit."""
+    """On a disk of its own, in a mount namespace of its own; 7 volumes are few enough for the spec of the limit.
+
+    All the while other programs clone that mount namespace and drop it, as on a node where pods come and go.
+    """
     (tmp_path / "disk").mkdir()
     with (
         place(tmp_path / "disk", case.below) as root,
         daemon(tmp_path, backend=case.backend, root=str(root), max_volumes=7) as driver,
+        storm(),
     ):
         yield driver
 

@@ -14,6 +14,10 @@ import struct
 
 from runtime_core.errors import FailedPrecondition, ResourceExhausted
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _CONTROL = "/dev/loop-control"
 _SYSFS = "/sys/block"
 # include/uapi/linux/loop.h
@@ -76,10 +80,15 @@ def _configure(number: int, backing: int, image: str, *, read_only: bool) -> Non
         os.close(device)
 
 
-def detach(number: int) -> None:
-    """Give it back; a device that is still mounted somewhere goes with its last user. Idempotent."""
+def detach(number: int, image: str = "") -> None:
+    """Give it back; a device that is still in use goes with its last user. Idempotent.
+
+    With `image`: nothing when it is over another one, as a device that had been given back before may be by now.
+    """
     device = _open(number)
     try:
+        if image and number not in find(image, [number]):  # as long as it is open here this stays so
+            return
         # Its next user opens it for writing. Until then the loop driver itself refuses writes of a read-only one.
         _set_read_only(device, False)
         fcntl.ioctl(device, _LOOP_CLR_FD)
@@ -94,30 +103,26 @@ def _set_read_only(device: int, read_only: bool) -> None:
     fcntl.ioctl(device, _BLKROSET, struct.pack("=i", read_only))
 
 
-def find(image: str) -> list[int]:
-    """Numbers of the devices over `image`; of a deleted one those that bear its path."""
-    name = "/".join(image.rsplit("/", 3)[1:])  # what of the path is the same in every mount namespace
+def find(image: str, among: Iterable[int] | None = None) -> list[int]:
+    """Numbers of the devices over `image`, `among` these or all; of a deleted one those that bear its path."""
+    name = "/" + "/".join(image.rsplit("/", 3)[1:])  # what of the path is the same in every mount namespace
     try:
         status = os.stat(image, follow_symlinks=False)
         identity = (_encoded(status.st_dev), status.st_ino)
     except FileNotFoundError:
         identity = None
     found = []
-    for number, backing in _bound():
-        deleted = backing.endswith(" (deleted)")
-        if not backing.removesuffix(" (deleted)").endswith("/" + name):
+    for number in _all() if among is None else among:
+        backing = backing_file(number)
+        if not backing.removesuffix(" (deleted)").endswith(name):
             continue
-        if identity == _identity(number) or (identity is None and deleted and backing == f"{image} (deleted)"):
+        if identity == _identity(number) or (identity is None and backing == f"{image} (deleted)"):
             found.append(number)
     return sorted(found)
 
 
-def _bound() -> list[tuple[int, str]]:
-    found = []
-    for entry in os.listdir(_SYSFS):
-        if entry.startswith("loop") and (backing := backing_file(int(entry[4:]))):
-            found.append((int(entry[4:]), backing))
-    return found
+def _all() -> list[int]:
+    return [int(entry[4:]) for entry in os.listdir(_SYSFS) if entry.startswith("loop")]
 
 
 def backing_file(number: int) -> str:

@@ -105,12 +105,12 @@ def mount(number: int, fs_type: str, flags: MountFlags) -> int:
 
 
 def superblock_root(number: int, fs_type: str) -> int | None:
-    """A directory of the file system on the device, wherever it is mounted; None when it is read-only."""
+    """A directory of the file system on the device, wherever it is mounted; None when it is read-only, or mounted no more."""
     options = ["nouuid"] if fs_type == "xfs" else []
     try:
         mounted = mounts.filesystem(fs_type, options, syscalls.MOUNT_ATTR_NOATIME, loop_device.node(number))
     except OSError as error:
-        if error.errno in (errno.EBUSY, errno.EROFS, errno.EACCES):
+        if error.errno in (errno.EBUSY, errno.EROFS, errno.EACCES) or not loop_device.is_claimed(number):
             return None
         raise
     try:

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from runtime_core.errors import FailedPrecondition, NotFound, TrivetError, from_oserror
+from runtime_core.errors import FailedPrecondition, NotFound, TrivetError, Unavailable, from_oserror
 from runtime_core.interfaces.volume import Problem, Usage, Volume
 from runtime_core.kernel import failpoint, loop_device
-from runtime_core.volumes import freezing, health, image_filesystem, images, mount_flags, sizes
+from runtime_core.volumes import device_release, freezing, health, image_filesystem, images, mount_flags, sizes
 from runtime_core.volumes.layout import Layout
 
 
@@ -57,7 +57,9 @@ class ImageVolumes:
             return
         roots = {}
         for volume_id, (image, fs_type) in volumes.items():
-            number = loop_device.find(image)[0]
+            number = _claimed(loop_device.find(image))
+            if number is None:
+                continue  # its last mount went since the look that asked for it to be frozen: it stands still
             roots[volume_id] = (
                 f"{number} {fs_type}",
                 lambda number=number, fs_type=fs_type: image_filesystem.superblock_root(number, fs_type),
@@ -65,29 +67,36 @@ class ImageVolumes:
         with freezing.frozen(roots, self._layout.frozen, self._freeze_seconds) as deadline:
             yield deadline
 
-    def _devices(self, volume_id: str) -> list[int]:
-        """One look at all loop devices of the node, which takes its time where there are hundreds."""
-        return loop_device.find(os.path.join(self._layout.volume(volume_id), images.NAME))
+    def _devices(self, volume_id: str) -> tuple[list[int], str]:
+        """One look at all loop devices of the node, which takes its time where there are hundreds; and the image's path."""
+        image = os.path.join(self._layout.volume(volume_id), images.NAME)
+        return loop_device.find(image), image
 
     def is_attached(self, volume_id: str) -> bool:
-        return bool(self._devices(volume_id))
+        """By a device that somebody uses, or may use: not by one that was given back and only waits for its last holder."""
+        numbers, _image = self._devices(volume_id)
+        return any(loop_device.is_claimed(number) or not loop_device.is_leaving(number) for number in numbers)
 
     def release(self, volume_id: str) -> None:
         """Before its image is deleted: FailedPrecondition while a file system on it is mounted, by whomever."""
-        numbers = self._devices(volume_id)
-        if any(loop_device.is_claimed(number) for number in numbers):
-            raise FailedPrecondition(f"volume {volume_id} is mounted")
-        self._detach(volume_id, numbers)
+        numbers, image = self._devices(volume_id)
+        for number in numbers:
+            if loop_device.is_claimed(number) and not loop_device.is_leaving(number):
+                raise FailedPrecondition(f"volume {volume_id} is mounted {device_release.by_whom(number)}")
+        try:
+            self._detach(volume_id, numbers, image)
+        except Unavailable as error:
+            raise FailedPrecondition(str(error)) from error
 
     def mount(self, volume: Volume, flags: Sequence[str], *, read_only: bool) -> int:
         parsed = mount_flags.parse(flags, read_only=read_only)
         image = self.image(volume.id)
         try:
             numbers = loop_device.find(image)
-            for number in numbers:
-                if loop_device.is_claimed(number):
-                    return image_filesystem.mount(number, volume.fs_type, parsed)
-            images.detach(numbers)  # left over: the programs are to see what was written there, and it what they write
+            mounted = _mount_again(numbers, volume, parsed)
+            if mounted is not None:
+                return mounted
+            images.detach(numbers, image)  # left over: the programs are to see what was written there, and it what they write
             image_filesystem.make_ready(self._layout.volume(volume.id), volume.fs_type, self._program_seconds)
             self._pending.discard(volume.id)
             return self._mount_first(image, volume, parsed)
@@ -99,7 +108,7 @@ class ImageVolumes:
         try:
             mounted = image_filesystem.mount(number, volume.fs_type, flags)
         except (OSError, TrivetError):
-            images.detach([number])
+            images.detach([number], image)
             raise
         if volume.fs_type == "xfs" and not flags.read_only:  # growth left over; ext4 has it behind it
             try:
@@ -116,11 +125,12 @@ class ImageVolumes:
             raise from_oserror(error, f"attaching volume {volume.id}") from error
 
     def detach(self, volume_id: str) -> None:
-        self._detach(volume_id, self._devices(volume_id))
+        """Until nobody holds a device of it; Unavailable says who does."""
+        self._detach(volume_id, *self._devices(volume_id))
 
-    def _detach(self, volume_id: str, numbers: Sequence[int]) -> None:
+    def _detach(self, volume_id: str, numbers: Sequence[int], image: str) -> None:
         try:
-            images.detach(numbers)
+            device_release.release(numbers, image, f"volume {volume_id}")
         except OSError as error:
             raise from_oserror(error, f"detaching volume {volume_id}") from error
         self._pending.discard(volume_id)
@@ -159,6 +169,24 @@ class ImageVolumes:
         if volume.id in self._pending:
             found.append(Problem("ExpansionPending", "its file system grows when it is mounted the next time"))
         return found
+
+
+def _claimed(numbers: Sequence[int]) -> int | None:
+    """The one that a file system is mounted from."""
+    return next((number for number in numbers if loop_device.is_claimed(number)), None)
+
+
+def _mount_again(numbers: Sequence[int], volume: Volume, flags: mount_flags.MountFlags) -> int | None:
+    """One more mount of a file system that is mounted; None when it is not, or is no more."""
+    number = _claimed(numbers)
+    if number is None:
+        return None
+    try:
+        return image_filesystem.mount(number, volume.fs_type, flags)
+    except (OSError, TrivetError):
+        if loop_device.is_claimed(number):
+            raise
+        return None  # its last holder has gone meanwhile
 
 
 def _open_marked(volume_id: str, mark: str) -> int | None:

@@ -102,9 +102,10 @@ def attach(image: str, *, read_only: bool) -> int:
     return number
 
 
-def detach(numbers: Iterable[int]) -> None:
+def detach(numbers: Iterable[int], image: str) -> None:
+    """Give them back, those that are still over `image`; who holds one keeps it for as long."""
     for number in numbers:
-        loop_device.detach(number)
+        loop_device.detach(number, image)
         failpoint.hit("volume.detached")
 
 

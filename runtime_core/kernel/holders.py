@@ -1,0 +1,82 @@
+"""Which processes hold a file system, a mount or a block device: for the message that says why it is not let go. Cold.
+
+statx(2) with AT_STATX_DONT_SYNC: a file on a network file system that hangs is not asked about.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# include/uapi/linux/stat.h, fcntl.h
+_AT_FDCWD, _AT_NO_AUTOMOUNT, _AT_STATX_DONT_SYNC = -100, 0x800, 0x4000
+_STATX_TYPE, _STATX_MNT_ID = 0x1, 0x1000
+#: of struct statx: rdev and dev, as major and minor each; mnt_id
+_DEVICES, _MOUNT_ID = struct.Struct("=128x4I"), struct.Struct("=144xQ")
+_SHOWN = 4
+
+_statx = ctypes.CDLL(None, use_errno=True)["statx"]
+_statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
+
+
+def of_device(device: int) -> str:
+    """Who has a file of the file system on `device` (st_dev) open, works in it, has it mounted, or has the device itself open.
+
+    Such as "4711 (sleep), 815 (sh)", the first few of them; "" when nobody can be seen, who may be in the kernel alone.
+    """
+
+    def is_on_it(buffer: bytes) -> bool:
+        major, minor, file_major, file_minor = _DEVICES.unpack_from(buffer)
+        return device in (os.makedev(major, minor), os.makedev(file_major, file_minor))
+
+    mounted = f" {os.major(device)}:{os.minor(device)} ".encode()
+    return _told(pid for pid in _processes() if _holds(pid, is_on_it) or mounted in _read(f"/proc/{pid}/mountinfo"))
+
+
+def of_mount(number: int) -> str:
+    """Who has a file open that was reached by the mount of this number (/proc/self/mountinfo), or works there; as `of_device`."""
+
+    def is_by_it(buffer: bytes) -> bool:
+        return bool(_MOUNT_ID.unpack_from(buffer)[0] == number)
+
+    return _told(pid for pid in _processes() if _holds(pid, is_by_it))
+
+
+def _told(pids: Iterator[int]) -> str:
+    """Mounts and files of ourselves are what the caller is about to let go."""
+    found = [f"{pid} ({_read(f'/proc/{pid}/comm').decode(errors='replace').strip()})" for pid in pids if pid != os.getpid()]
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more
+
+
+def _processes() -> list[int]:
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def _holds(pid: int, matches: Callable[[bytes], bool]) -> bool:
+    base = f"/proc/{pid}"
+    try:
+        names = [f"{kind}/{name}" for kind in ("fd", "map_files") for name in os.listdir(f"{base}/{kind}")]
+    except OSError:
+        return False  # it has ended
+    return any(matches(_looked_at(f"{base}/{name}")) for name in ("cwd", "root", "exe", *names))
+
+
+def _looked_at(path: str) -> bytes:
+    """struct statx of what the link names; zeros, which nothing matches, when it is gone."""
+    buffer = ctypes.create_string_buffer(256)
+    _statx(_AT_FDCWD, os.fsencode(path), _AT_NO_AUTOMOUNT | _AT_STATX_DONT_SYNC, _STATX_TYPE | _STATX_MNT_ID, buffer)
+    return buffer.raw
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError:
+        return b""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from runtime_core.errors import DeadlineExceeded, TrivetError
+from runtime_core.errors import DeadlineExceeded
 
 Result = TypeVar("Result")
 
@@ -47,12 +47,12 @@ class _Job:
         self._work, self._when_ended = work, when_ended
         self.ended = threading.Event()
         self.result: Any = None
-        self.error: TrivetError | OSError | None = None
+        self.error: Exception | None = None
 
     def run(self) -> None:
         try:
             self.result = self._work()
-        except (TrivetError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  the edge of the thread: who asked gets it
             self.error = error
         finally:
             self._when_ended()

@@ -5,6 +5,7 @@ Woken by the kernel alone: poll(2) on the mount table and on ext4's count of err
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
@@ -79,16 +80,29 @@ class Watch:
             woken = {descriptor for descriptor, _events in self._poll.poll(timeout)}
             if self._is_ended:
                 return
-            suspects = self._told_of() if self._wake in woken else set()
-            is_unread = is_unread or not woken.isdisjoint((self._mounts, self._wake))
-            if is_unread and self._service.node.is_quiet():
-                suspects |= self._read_mounts()
-                is_unread = False
-            if self._devices is not None and self._devices.fileno() in woken:
-                suspects |= self._read_devices()
-            suspects |= {one for one, descriptor in self._errors.items() if descriptor in woken and _reread(descriptor)}
-            for volume_id in suspects:
-                self._look(volume_id)
+            try:
+                is_unread = self._see(woken, is_unread)
+            except Exception:  # noqa: BLE001  the edge of the thread: one look fails, and not all that would come
+                self._complain()
+
+    def _complain(self) -> None:
+        import traceback  # here: nothing unforeseen happens in most lives
+
+        self._service.log.error("unforeseen", where="watch", trace=traceback.format_exc())
+
+    def _see(self, woken: set[int], is_unread: bool) -> bool:
+        """Look at what these descriptors tell of; whether the mount table has yet to be read."""
+        suspects = self._told_of() if self._wake in woken else set()
+        suspects |= self._read_errors(woken)
+        is_unread = is_unread or not woken.isdisjoint((self._mounts, self._wake))
+        if is_unread and self._service.node.is_quiet():
+            suspects |= self._read_mounts()
+            is_unread = False
+        if self._devices is not None and self._devices.fileno() in woken:
+            suspects |= self._read_devices()
+        for volume_id in suspects:
+            self._look(volume_id)
+        return is_unread
 
     def _look(self, volume_id: str) -> None:
         record = self._service.records.volumes.find(volume_id)
@@ -138,6 +152,21 @@ class Watch:
         except FileNotFoundError:
             return ""
 
+    def _read_errors(self, woken: set[int]) -> set[str]:
+        """Volumes whose file system has counted one more; one that is gone wakes too, and is watched no more."""
+        counted = set()
+        for volume_id, descriptor in list(self._errors.items()):
+            if descriptor in woken:
+                try:
+                    _read_count(descriptor)
+                    counted.add(volume_id)
+                except OSError as error:
+                    if error.errno != errno.ENODEV:
+                        raise
+                    self._unwatch_errors(volume_id)
+                    os.eventfd_write(self._wake, 1)  # the mount table may have been read before this: there may be the next one
+        return counted
+
     def _watch_errors(self, volume_id: str, mount: mount_table.Mount) -> None:
         """ext4 tells of every error that it finds (fs/ext4/super.c, ext4_notify_error_sysfs)."""
         if volume_id in self._errors or mount.fs_type != "ext4":
@@ -147,7 +176,11 @@ class Watch:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return  # an older kernel, or a /sys without it
-        _reread(descriptor)  # poll(2) tells of what comes after it was read
+        try:
+            _read_count(descriptor)  # poll(2) tells of what comes after it was read
+        except OSError:
+            os.close(descriptor)
+            return  # unmounted meanwhile, which the mount table tells
         self._errors[volume_id] = descriptor
         self._poll.register(descriptor, _CHANGED)
 
@@ -180,9 +213,8 @@ def _block_events(service: Service) -> pyudev.Monitor | None:
     return monitor
 
 
-def _reread(descriptor: int) -> bool:
+def _read_count(descriptor: int) -> None:
     os.pread(descriptor, 64, 0)
-    return True
 
 
 def _device_number(number: int) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from runtime_core.errors import DeadlineExceeded, TrivetError, Unavailable
+from runtime_core.errors import DeadlineExceeded, Unavailable
 from runtime_core.kernel import failpoint, filesystems
 
 
@@ -49,7 +49,7 @@ class _Freeze(threading.Thread):
     def run(self) -> None:
         try:
             self._freeze_until_released()
-        except (OSError, TrivetError) as error:
+        except Exception as error:  # noqa: BLE001  the edge of the thread: who waits for it gets it
             self._error = error
         finally:
             self._ready.set()

@@ -202,26 +202,47 @@ def test_a_device_that_changes_is_seen_without_being_asked(watching: NodeHalf) -
 
 def test_an_error_of_ext4_is_seen_without_being_asked(watching: NodeHalf) -> None:
     """ext4 counts it, and the kernel wakes who polls the count (trigger_fs_error makes one)."""
-    node, volume = watching, watching.volume(size=16 << 20)
-    number = loop_device.attach(str(node.root / "backend" / volume), read_only=False)
-    device = loop_device.node(number)
-    subprocess.run([need("mkfs.ext4", "e2fsprogs"), "-q", device], check=True)
-    trigger = Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error")
-    node.backend.mount = lambda *_a, **_k: _ext4(device)
+    volume = _ext4_volume(watching)
+    wait_for("the problem", lambda: _erred(watching, volume), 10)
+
+
+def test_a_file_system_that_goes_takes_only_its_own_count_with_it(watching: NodeHalf) -> None:
+    """Unstaged while another volume is being changed, when the mount table is not read: the watch goes on, and sees the next one."""
+    volume = _ext4_volume(watching)
+    for _round in range(10):
+        with watching.service.node.changing("another"):
+            watching.unstage(volume)
+        watching.stage(volume)
+    wait_for("the problem", lambda: _erred(watching, volume), 10)
+    assert "unforeseen" not in watching.log.getvalue()
+
+
+def _ext4_volume(node: NodeHalf) -> str:
+    """A staged volume in whose file system an error can be made."""
+    volume = node.volume(size=16 << 20)
+    subprocess.run([need("mkfs.ext4", "e2fsprogs"), "-q", str(node.root / "backend" / volume)], check=True)
+    node.backend.mount = lambda *_a, **_k: mounts.filesystem("ext4", source=loop_device.node(_device(node, volume)))
     node.stage(volume)
-    if not trigger.exists():
+    if not _trigger(node, volume).exists():
         pytest.skip("this kernel's ext4 has no trigger_fs_error")
     node.backend.wrong[volume] = [Problem("FilesystemError", "an error")]
-
-    def erred() -> bool:  # the watch may not have found the count yet when the first error comes
-        trigger.write_text("a test")
-        return _seen(node, volume) == ["FilesystemError"]
-
-    wait_for("the problem", erred, 10)
+    return volume
 
 
-def _ext4(device: str) -> int:
-    return mounts.filesystem("ext4", source=device)
+def _device(node: NodeHalf, volume: str) -> int:
+    image = str(node.root / "backend" / volume)
+    found = loop_device.find(image)
+    return found[0] if found else loop_device.attach(image, read_only=False)
+
+
+def _trigger(node: NodeHalf, volume: str) -> Path:
+    return Path(f"/sys/fs/ext4/loop{_device(node, volume)}/trigger_fs_error")
+
+
+def _erred(node: NodeHalf, volume: str) -> bool:
+    """The watch may not have found the count yet when the first error comes."""
+    _trigger(node, volume).write_text("a test")
+    return _seen(node, volume) == ["FilesystemError"]
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_a_device_that_leaves_is_not_used_again(tmp_path: Path) -> None:
     first = images.attached(path, read_only=False)
     held = os.open(loop_device.node(first), os.O_RDONLY)
     try:
-        images.detach(loop_device.find(path))
+        images.detach(loop_device.find(path), path)
         assert loop_device.is_leaving(first)
         second = images.attached(path, read_only=False)
         assert second != first
@@ -103,4 +103,4 @@ def test_a_device_that_leaves_is_not_used_again(tmp_path: Path) -> None:
     finally:
         os.close(held)
     wait_until(lambda: loop_device.find(path) == [second], "the first one does not leave")
-    images.detach(loop_device.find(path))
+    images.detach(loop_device.find(path), path)

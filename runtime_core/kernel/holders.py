@@ -11,7 +11,7 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 # include/uapi/linux/stat.h, fcntl.h
 _AT_FDCWD, _AT_NO_AUTOMOUNT, _AT_STATX_DONT_SYNC = -100, 0x800, 0x4000
@@ -25,17 +25,17 @@ _statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, c
 
 
 def of_device(device: int) -> str:
-    """Who has a file of the file system on `device` (st_dev) open, works in it, has it mounted, or has the device itself open.
+    """Who has a file of the file system on `device` (st_dev) open or works in it, has the device itself open, or has it mounted.
 
-    Such as "4711 (sleep), 815 (sh)", the first few of them; "" when nobody can be seen, who may be in the kernel alone.
+    Such as "4711 (sleep), a mount at /data in the namespace of 815 (sh)", the first few of them; "" when nobody can be seen,
+    who may be in the kernel alone.
     """
 
     def is_on_it(buffer: bytes) -> bool:
         major, minor, file_major, file_minor = _DEVICES.unpack_from(buffer)
         return device in (os.makedev(major, minor), os.makedev(file_major, file_minor))
 
-    mounted = f" {os.major(device)}:{os.minor(device)} ".encode()
-    return _told(pid for pid in _processes() if _holds(pid, is_on_it) or mounted in _read(f"/proc/{pid}/mountinfo"))
+    return _told([*_users(is_on_it), *_mounts(device)])
 
 
 def of_mount(number: int) -> str:
@@ -44,14 +44,38 @@ def of_mount(number: int) -> str:
     def is_by_it(buffer: bytes) -> bool:
         return bool(_MOUNT_ID.unpack_from(buffer)[0] == number)
 
-    return _told(pid for pid in _processes() if _holds(pid, is_by_it))
+    return _told(_users(is_by_it))
 
 
-def _told(pids: Iterator[int]) -> str:
-    """Mounts and files of ourselves are what the caller is about to let go."""
-    found = [f"{pid} ({_read(f'/proc/{pid}/comm').decode(errors='replace').strip()})" for pid in pids if pid != os.getpid()]
+def _told(found: list[str]) -> str:
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return ", ".join(found[:_SHOWN]) + more
+
+
+def _users(matches: Callable[[bytes], bool]) -> list[str]:
+    """Not this process: what it has open it is about to let go."""
+    return [_named(pid) for pid in _processes() if pid != os.getpid() and _holds(pid, matches)]
+
+
+def _mounts(device: int) -> list[str]:
+    """Of each mount namespace that a process is in, told by the first such process."""
+    number = f"{os.major(device)}:{os.minor(device)}".encode()
+    namespaces, found = set(), []
+    for pid in _processes():
+        try:
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+        except OSError:
+            continue  # it has ended
+        if namespace not in namespaces:
+            namespaces.add(namespace)
+            fields = [line.split(b" ", 5) for line in _read(f"/proc/{pid}/mountinfo").splitlines()]
+            points = [os.fsdecode(field[4]) for field in fields if field[2] == number]
+            found += [f"a mount at {point} in the namespace of {_named(pid)}" for point in points]
+    return found
+
+
+def _named(pid: int) -> str:
+    return f"{pid} ({_read(f'/proc/{pid}/comm').decode(errors='replace').strip()})"
 
 
 def _processes() -> list[int]:

@@ -27,7 +27,10 @@ import os, sys
 from runtime_core.kernel import syscalls
 syscalls.unshare(syscalls.CLONE_NEWNS)
 syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-opened = [os.open(path, os.O_RDONLY) for path in sys.argv[1:]]
+bound, elsewhere, *paths = sys.argv[1:]
+if bound:
+    syscalls.mount(bound, elsewhere, "", syscalls.MS_BIND)
+opened = [os.open(path, os.O_RDONLY) for path in paths]
 syscalls.set_process_name("holder")
 print("on", flush=True)
 sys.stdin.read()
@@ -47,9 +50,11 @@ def storm(programs: int = 4) -> Iterator[None]:
 
 
 @contextmanager
-def copy(*opened: str) -> Iterator[int]:
-    """The pid of a program "holder" that has a copy of this process's mounts to itself, and in it these paths open."""
-    program = _start(_COPY, *opened)
+def copy(*opened: str, bound: tuple[str, str] = ("", "")) -> Iterator[int]:
+    """The pid of a program "holder" that has a copy of this process's mounts to itself, and in it these paths open, or what is
+    mounted at the first of `bound` mounted at the second too.
+    """
+    program = _start(_COPY, *bound, *opened)
     try:
         yield program.pid
     finally:

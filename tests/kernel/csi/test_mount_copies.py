@@ -129,6 +129,21 @@ def test_who_holds_it_is_named_and_ends_it(kind: str, made: Pods) -> None:
     assert left(made.daemon) == []
 
 
+def test_a_mount_elsewhere_in_another_namespace_is_named(made: Pods, tmp_path: Path) -> None:
+    """A container's own mount of the volume, say, which nothing that is done at the kubelet's paths reaches."""
+    volume = made.create("v", size=16 * MIB)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with copy(bound=(str(made.publish(volume)), str(elsewhere))) as pid:
+        made.unpublish(volume)
+        with pytest.raises(grpc.RpcError) as refused:
+            made.unstage(volume)
+        assert f"a mount at {elsewhere} in the namespace of {pid} (holder)" in str(refused.value.details())
+    made.unstage(volume)
+    made.delete(volume)
+    assert left(made.daemon) == []
+
+
 def test_who_works_in_a_target_is_named(made: Pods) -> None:
     volume = made.create("v", size=16 * MIB)
     target = made.publish(volume)

@@ -26,6 +26,8 @@ _STACKED = 16  # mounts on one another that are taken away at once
 #: seconds: whoever only looks at it, a statfs(2), makes it busy for as long, and no event tells the end of that
 _BUSY, _LONGEST_PAUSE = 1.0, 0.05
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255
+#: there is something in it, it is mounted on here a second time, the disk is full: copies are waited for then, not taken away
+_CANNOT_REPLACE = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +206,17 @@ def drop_copies(place: Place) -> None:
         status = os.stat(place.name, dir_fd=place.parent, follow_symlinks=False)
     except FileNotFoundError:
         return
-    if stat.S_ISDIR(status.st_mode):
-        with _twin(place, status) as name:
-            os.rename(name, place.name, src_dir_fd=place.parent, dst_dir_fd=place.parent)
+    if not stat.S_ISDIR(status.st_mode):
+        return
+    try:
+        _replace(place, status)
+    except OSError as error:
+        if error.errno not in _CANNOT_REPLACE:
+            raise
 
 
-@contextmanager
-def _twin(place: Place, status: os.stat_result) -> Iterator[str]:
-    """A new directory with owner and mode of the one there. Its name is always the same: what a crash leaves is taken again."""
+def _replace(place: Place, status: os.stat_result) -> None:
+    """By a new directory with the same owner and mode. Its first name is always the same: what a crash leaves is taken again."""
     name = f".{zlib.crc32(os.fsencode(place.name)):08x}.unmounted"
     try:
         os.mkdir(name, 0o700, dir_fd=place.parent)
@@ -224,11 +229,10 @@ def _twin(place: Place, status: os.stat_result) -> Iterator[str]:
             os.fchmod(made, stat.S_IMODE(status.st_mode))
         finally:
             os.close(made)
-        yield name
-    except OSError as error:
+        os.rename(name, place.name, src_dir_fd=place.parent, dst_dir_fd=place.parent)
+    except OSError:
         os.rmdir(name, dir_fd=place.parent)
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):  # not ours, or mounted here a second time
-            raise
+        raise
 
 
 def remove(place: Place) -> None:

@@ -169,7 +169,8 @@ class VolumeBackend(Protocol):
         ...
 
     def detach(self, volume_id: str) -> None:
-        """Give back what `mount` or `device` attached, once nothing is mounted any more."""
+        """Give back what `mount` or `device` attached, once nothing is mounted any more. When it returns nobody holds it:
+        who does for longer than a mount namespace needs to come or go is named by Unavailable."""
         ...
 
     def grow(self, volume: Volume, mounted: str) -> None:

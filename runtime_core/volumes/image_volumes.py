@@ -81,7 +81,7 @@ class ImageVolumes:
         """Before its image is deleted: FailedPrecondition while a file system on it is mounted, by whomever."""
         numbers, image = self._devices(volume_id)
         for number in numbers:
-            if loop_device.is_claimed(number) and not loop_device.is_leaving(number):
+            if loop_device.is_claimed(number) and not loop_device.is_leaving(number) and loop_device.find(image, [number]):
                 raise FailedPrecondition(f"volume {volume_id} is mounted {device_release.by_whom(number)}")
         try:
             self._detach(volume_id, numbers, image)

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
-from runtime_core.kernel import loop_device
+from runtime_core.kernel import loop_device, syscalls
 from runtime_core.testing.tools import need
 from runtime_core.testing.volume_places import place
 from tests.support.csi_daemon import MIB, capability
@@ -100,6 +100,21 @@ def test_a_copy_that_stays_does_not_hold_the_volume(made: Pods) -> None:
         assert os.listdir(staging.parent) == [volume]
         made.delete(volume)
         assert left(made.daemon) == []
+
+
+def test_a_full_disk_of_the_kubelet_keeps_no_volume(made: Pods) -> None:
+    """There is no room for another directory; copies go with their namespaces then."""
+    staging = made.daemon.kubelet / "staging"
+    syscalls.mount("none", str(staging), "tmpfs", 0, "nr_inodes=2")
+    try:
+        volume = made.create("v", size=16 * MIB)
+        with pytest.raises(OSError, match="No space left"):
+            (staging / "more").mkdir()
+        made.unstage(volume)
+        made.delete(volume)
+        assert left(made.daemon) == [f"mount {staging}"]
+    finally:
+        syscalls.umount2(str(staging), syscalls.MNT_DETACH)
 
 
 @pytest.mark.parametrize("kind", ["mount", "block"])

@@ -19,7 +19,7 @@ from tests.support.csi_fuzz import CsiFuzz, Report
 from tests.support.csi_pods import Pods, pods
 
 #: of all back ends together; `./run e2e storm` gives more
-_SECONDS = float(os.environ.get("TRIVET_FUZZ_SECONDS", "40"))
+_SECONDS = float(os.environ.get("TRIVET_FUZZ_SECONDS", "24"))
 _SEED = int(os.environ.get("TRIVET_FUZZ_SEED", time.time_ns() % 10**9))
 
 

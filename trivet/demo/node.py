@@ -110,11 +110,13 @@ class DemoNode:
 
 
 def _unused_subnet() -> str:
-    """A /24 of 10.0.0.0/8 that overlaps no address of this host."""
+    """A /24 of 10.200.0.0/13 that overlaps no address of this host; another one for each process, as several may look at once."""
     with netlink.Socket() as sock:
         links = Links(sock)
         taken = [ipaddress.ip_interface(a).network for link in links.all() for a in links.addresses(link.index)]
-    for candidate in ipaddress.ip_network("10.200.0.0/13").subnets(new_prefix=24):
+    candidates = list(ipaddress.ip_network("10.200.0.0/13").subnets(new_prefix=24))
+    first = os.getpid() % len(candidates)
+    for candidate in candidates[first:] + candidates[:first]:
         if not any(network.version == 4 and network.overlaps(candidate) for network in taken):
             return str(candidate)
     raise Unavailable("no subnet of 10.200.0.0/13 is free on this host")

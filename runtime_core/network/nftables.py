@@ -140,6 +140,10 @@ def remove_chain(family: int, in_table: str, name: str) -> Message:
     return _message(_DELCHAIN, family, [(1, in_table), (3, name)])
 
 
+def remove_rule(family: int, in_table: str, in_chain: str, handle: int) -> Message:
+    return _message(_DELRULE, family, [(1, in_table), (2, in_chain), (3, struct.pack("!Q", handle))])
+
+
 def rule(family: int, in_table: str, in_chain: str, expressions: list[Any], comment: str = "") -> Message:
     attributes: list[Any] = [(1, in_table), (2, in_chain), (4, [(1, expression) for expression in expressions])]
     if comment:
@@ -203,6 +207,15 @@ def rules(sock: netlink.Socket, family: int, in_table: str, in_chain: str = "") 
     return found
 
 
+def rule_handles(sock: netlink.Socket, family: int, in_table: str, in_chain: str) -> list[tuple[int, str, str]]:
+    """(handle, comment, chain that it jumps to without any condition) of every rule; [] without the table or chain."""
+    found = []
+    for payload in _found(sock, _message(_GETRULE, family, [(1, in_table), (2, in_chain)], netlink.DUMP)):
+        attributes = netlink.decode(payload[4:])
+        found.append((_number(attributes[3]), _text(attributes.get(7, b"")[2:]), _target(attributes.get(4, b""))))
+    return found
+
+
 def chain_uses(sock: netlink.Socket, family: int, in_table: str, name: str) -> int | None:
     """How many rules are in it or jump to it, and elements jump to it; None when there is no such chain."""
     payloads = _found(sock, _message(_GETCHAIN, family, [(1, in_table), (3, name)]))
@@ -226,6 +239,11 @@ def table_uses(sock: netlink.Socket, family: int, name: str) -> int | None:
     """How many chains and sets are in it; None when there is no such table."""
     payloads = _found(sock, _message(_GETTABLE, family, [(1, name)]))
     return _number(netlink.decode(payloads[0][4:])[3]) if payloads else None
+
+
+def removed_objects(messages: list[Message]) -> int:
+    """How many chains and sets the messages take away."""
+    return sum(message.kind in (_SUBSYSTEM | _DELCHAIN, _SUBSYSTEM | _DELSET) for message in messages)
 
 
 def number(value: int) -> bytes:

@@ -56,9 +56,8 @@ def remove(owner: str) -> bool:
             others = [words for words in pods if not _is_same(words, owner)]
             if gone:
                 had = True
-                ipt.restore(version, {"filter": [*ipt.removals(gone), *_isolation(others)]})
-                if not others:
-                    _clear(version, {ipt.after(words, "-j") for words in gone} - {"ACCEPT"})
+                rest = _isolation(others) if others else _ends(version, {ipt.after(words, "-j") for words in gone} - {"ACCEPT"})
+                ipt.restore(version, {"filter": [*ipt.removals(gone), *rest]})
     return had
 
 
@@ -153,16 +152,17 @@ def _isolation(pods: list[list[str]]) -> list[list[str]]:
     return lines
 
 
-def _clear(version: int, admin_chains: set[str]) -> None:
+def _ends(version: int, admin_chains: set[str]) -> list[list[str]]:
     """After the last pod."""
     lines = ipt.removals(ipt.jumps(ipt.rules(version, "filter", "FORWARD"), _CHAIN))
-    lines += [["-F", chain] for chain in (_CHAIN, _ISOLATION, _TO)] + [["-X", chain] for chain in (_CHAIN, _ISOLATION, _TO)]
     everything = ipt.rules(version, "filter") or []
+    chains = [chain for chain in (_CHAIN, _ISOLATION, _TO) if ["-N", chain] in everything]
+    lines += [["-F", chain] for chain in chains] + [["-X", chain] for chain in chains]
     for admin in sorted(admin_chains):
         is_used = any(words[:2] == ["-A", admin] for words in everything)
         if not is_used and all(words[1] == _CHAIN for words in ipt.jumps(everything, admin)):
             lines.append(["-X", admin])
-    ipt.restore(version, {"filter": lines})
+    return lines
 
 
 def _pods(lines: list[list[str]] | None) -> list[list[str]]:

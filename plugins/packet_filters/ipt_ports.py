@@ -53,6 +53,8 @@ def remove(owner: str) -> list[tuple[PortMap, str]]:
             present, chain = ipt.rules(version, "nat", _CHAIN), _chain(owner)
             own = ipt.rules(version, "nat", chain)
             if own is None:
+                if present is not None:  # perhaps what somebody who was killed has left
+                    _clear(version)
                 continue
             had += _mapped(own)
             entries = ipt.jumps(present, chain)
@@ -224,20 +226,20 @@ def _last(version: int, lines: list[list[str]]) -> dict[str, list[list[str]]]:
     else:
         rest = ipt_masquerade.REMOVAL if present else []
     nat = [*lines, *(["-D", hook, *_LOCAL] for hook in _HOOKS), ["-X", _CHAIN], *rest]
-    return {"nat": nat, "raw": [["-D", *_GUARD]] if version == 4 and present else []}
+    return {"raw": [["-D", *_GUARD]] if version == 4 and present else [], "nat": nat}
 
 
 def _clear(version: int) -> None:
-    """What no container needs any more."""
+    """What no container needs any more. The chain of all goes last: while it is there, the next DEL looks for the rest."""
     if any(words[0] == "-A" for words in ipt.rules(version, "nat", _CHAIN) or []):
         return
+    marks = [words for words in ipt.rules(version, "nat", ipt_masquerade.CHAIN) or [] if "--mark" in words]
+    guards = ipt.removals(_guards()) if version == 4 else []
+    ipt.restore(version, {"raw": guards, "nat": ipt.removals(marks)})
+    ipt_masquerade.clear(version)
     if ipt.rules(version, "nat", _CHAIN) is not None:
         hooks = [words for hook in _HOOKS for words in ipt.jumps(ipt.rules(version, "nat", hook), _CHAIN)]
         ipt.restore(version, {"nat": [*ipt.removals(hooks), ["-X", _CHAIN]]})
-    marks = [words for words in ipt.rules(version, "nat", ipt_masquerade.CHAIN) or [] if "--mark" in words]
-    guards = ipt.removals(_guards()) if version == 4 else []
-    ipt.restore(version, {"nat": ipt.removals(marks), "raw": guards})
-    ipt_masquerade.clear(version)
 
 
 def _mapped(lines: list[list[str]]) -> list[tuple[PortMap, str]]:

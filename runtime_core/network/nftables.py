@@ -187,13 +187,13 @@ def remove_element(family: int, in_table: str, in_set: str, key: bytes) -> Messa
 
 def elements(sock: netlink.Socket, family: int, in_table: str, in_set: str) -> list[tuple[bytes, bytes, str]]:
     """(key, data, comment) of every element; [] when the set is not there."""
-    return _listed(_found(sock, _message(_GETELEMENT, family, [(1, in_table), (2, in_set)], netlink.DUMP)))
+    return _listed(query(sock, _message(_GETELEMENT, family, [(1, in_table), (2, in_set)], netlink.DUMP)))
 
 
 def find_element(sock: netlink.Socket, family: int, in_table: str, in_set: str, key: bytes) -> tuple[bytes, str] | None:
     """(data, comment) of one element, None when there is no such element."""
     wanted = [(3, [(1, [(1, [(1, key)])])])]
-    listed = _listed(_found(sock, _message(_GETELEMENT, family, [(1, in_table), (2, in_set), *wanted])))
+    listed = _listed(query(sock, _message(_GETELEMENT, family, [(1, in_table), (2, in_set), *wanted])))
     return next(((data, comment) for _key, data, comment in listed), None)
 
 
@@ -201,7 +201,7 @@ def rules(sock: netlink.Socket, family: int, in_table: str, in_chain: str = "") 
     """(chain, comment, chain that it jumps to without any condition) of every rule; [] without the table or chain."""
     where = [(1, in_table), *([(2, in_chain)] if in_chain else [])]
     found = []
-    for payload in _found(sock, _message(_GETRULE, family, where, netlink.DUMP)):
+    for payload in query(sock, _message(_GETRULE, family, where, netlink.DUMP)):
         attributes = netlink.decode(payload[4:])
         found.append((_text(attributes[2]), _text(attributes.get(7, b"")[2:]), _target(attributes.get(4, b""))))
     return found
@@ -210,7 +210,7 @@ def rules(sock: netlink.Socket, family: int, in_table: str, in_chain: str = "") 
 def rule_handles(sock: netlink.Socket, family: int, in_table: str, in_chain: str) -> list[tuple[int, str, str]]:
     """(handle, comment, chain that it jumps to without any condition) of every rule; [] without the table or chain."""
     found = []
-    for payload in _found(sock, _message(_GETRULE, family, [(1, in_table), (2, in_chain)], netlink.DUMP)):
+    for payload in query(sock, _message(_GETRULE, family, [(1, in_table), (2, in_chain)], netlink.DUMP)):
         attributes = netlink.decode(payload[4:])
         found.append((_number(attributes[3]), _text(attributes.get(7, b"")[2:]), _target(attributes.get(4, b""))))
     return found
@@ -218,7 +218,7 @@ def rule_handles(sock: netlink.Socket, family: int, in_table: str, in_chain: str
 
 def chain_uses(sock: netlink.Socket, family: int, in_table: str, name: str) -> int | None:
     """How many rules are in it or jump to it, and elements jump to it; None when there is no such chain."""
-    payloads = _found(sock, _message(_GETCHAIN, family, [(1, in_table), (3, name)]))
+    payloads = query(sock, _message(_GETCHAIN, family, [(1, in_table), (3, name)]))
     return _number(netlink.decode(payloads[0][4:])[6]) if payloads else None
 
 
@@ -232,12 +232,12 @@ def has_chains(sock: netlink.Socket, family: int, in_table: str, names: list[str
 
 
 def has_set(sock: netlink.Socket, family: int, in_table: str, name: str) -> bool:
-    return bool(_found(sock, _message(_GETSET, family, [(1, in_table), (2, name)])))
+    return bool(query(sock, _message(_GETSET, family, [(1, in_table), (2, name)])))
 
 
 def table_uses(sock: netlink.Socket, family: int, name: str) -> int | None:
     """How many chains and sets are in it; None when there is no such table."""
-    payloads = _found(sock, _message(_GETTABLE, family, [(1, name)]))
+    payloads = query(sock, _message(_GETTABLE, family, [(1, name)]))
     return _number(netlink.decode(payloads[0][4:])[3]) if payloads else None
 
 
@@ -250,7 +250,8 @@ def number(value: int) -> bytes:
     return struct.pack("!I", value)
 
 
-def _found(sock: netlink.Socket, message: Message) -> list[bytes]:
+def query(sock: netlink.Socket, message: Message) -> list[bytes]:
+    """Payloads of what a GET request finds; [] when that is not there."""
     while True:
         try:
             return sock.request(message)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from cni_plugins import reference
 from cni_plugins.meta import backends, firewall_conf, firewalld
 from cni_plugins.meta.chained import previous_result
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
-from runtime_core.network.packet_filter import BACKENDS, packet_filter
+from runtime_core.network.packet_filter import BACKENDS, packet_filter, reference_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def delete(request: Request) -> None:
     else:
         needs_iptables = bool(request.config.get("iptablesAdminChainName"))
         backends.undo(request, needs_iptables=needs_iptables, undo_in=lambda driver: _remove(request, driver, request.owner))
+    reference_rules().unadmit(request.owner, firewall_conf.addresses_to_remove(request))
 
 
 def check(request: Request) -> None:
@@ -71,6 +73,7 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """Take away the admissions of whoever is not in cni.dev/valid-attachments; mend what is known to be broken."""
+    reference.remove_stale(request)
     for driver in _candidates(request):
         try:
             owners = {owner for _address, owner in driver.admitted()}
@@ -119,6 +122,8 @@ def _problem(
         lacking = driver.lacking_admission(addresses, admission, request.owner)
     except NotFound as error:  # it is not installed, and has admitted nothing
         return str(error)
+    if lacking and reference_rules().admitted([_alone(one) for one in addresses]) == {_alone(one) for one in addresses}:
+        lacking = []
     if options.is_by_firewalld:
         firewalld.must_run()
         lacking += [f"{address} in zone {options.zone}" for address in firewalld.lacking_sources(options.zone, addresses)]
@@ -144,6 +149,10 @@ def _remove(request: Request, driver: Any, owner: str) -> bool:
         owned = [address for address, whose in driver.admitted() if whose.split(" ")[1:] == attachment]
         firewalld.remove_sources(_zone(request), owned)
     return bool(driver.unadmit(owner))
+
+
+def _alone(address: str) -> str:
+    return address.partition("/")[0]
 
 
 def _zone(request: Request) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni_plugins.main.options import choice, is_interface_name
 from cni_plugins.meta import firewalld
-from cni_plugins.meta.chained import previous_result
+from cni_plugins.meta.chained import container_if_there, previous_result
 from runtime_core.errors import InvalidArgument
 from runtime_core.interfaces.packet_filter import AdmissionOptions
 
@@ -53,6 +53,16 @@ def addresses(request: Request) -> list[str]:
         if not is_known or interfaces[index].get("sandbox"):
             found.append(ip["address"])
     return found
+
+
+def addresses_to_remove(request: Request) -> list[str]:
+    """As `addresses`, without length; where there is no result, those that the container's interface still has."""
+    if request.previous is not None:
+        found = addresses(request)
+    else:
+        with container_if_there(request) as there:
+            found = there.links.addresses(there.link.index) if there is not None and there.link is not None else []
+    return [address.partition("/")[0] for address in found]
 
 
 def host_interface(request: Request) -> str:

@@ -56,7 +56,7 @@ def remove(owner: str) -> list[tuple[PortMap, str]]:
                 if present is not None:  # perhaps what somebody who was killed has left
                     _clear(version)
                 continue
-            had += _mapped(own)
+            had += mapped(own)
             entries = ipt.jumps(present, chain)
             lines = [*ipt.removals(entries), ["-F", chain], ["-X", chain]]
             if len(entries) + 1 < len(present or []):
@@ -77,7 +77,7 @@ def listed() -> list[tuple[PortMap, str, str]]:
             owners = {ipt.after(words, "-j"): ipt.comment(words) for words in lines if words[:2] == ["-A", _CHAIN]}
             for chain, owner in owners.items():
                 own = [words for words in lines if words[:2] == ["-A", chain]]
-                found += [(port, address, owner) for port, address in _mapped(own)]
+                found += [(port, address, owner) for port, address in mapped(own)]
     return found
 
 
@@ -88,8 +88,8 @@ def lacking(addresses: list[str], ports: list[PortMap], options: PortOptions, ow
         if not fitting:
             continue
         own = ipt.rules(version, "nat", chain) or []
-        mapped = _mapped(own)
-        words += [str(port) for port in fitting if (_as_listed(port), str(interface.ip)) not in mapped]
+        there = mapped(own)
+        words += [str(port) for port in fitting if (_as_listed(port), str(interface.ip)) not in there]
         expected = _rules(interface, fitting, options, owner)
         entries = ipt.jumps(ipt.rules(version, "nat", _CHAIN), chain)
         if len(entries) != sum(line[1] == _CHAIN for line in expected):
@@ -242,7 +242,8 @@ def _clear(version: int) -> None:
         ipt.restore(version, {"nat": [*ipt.removals(hooks), ["-X", _CHAIN]]})
 
 
-def _mapped(lines: list[list[str]]) -> list[tuple[PortMap, str]]:
+def mapped(lines: list[list[str]]) -> list[tuple[PortMap, str]]:
+    """(port map, pod's address) of the rules of a container's chain."""
     found = []
     for words in lines:
         if ipt.after(words, "-j") == "DNAT":

@@ -36,7 +36,7 @@ def outcomes(sock: Socket, chain: BaseChain, packet: Packet) -> set[str]:
     """Of a packet in a base chain, with its policy at the end."""
 
     def rules(name: str) -> list[Rule]:
-        return [_rule(one, packet) for one in nft_reading.expressions(sock, chain.family, chain.table, name)]
+        return [_rule(one.expressions, packet) for one in nft_reading.rules(sock, chain.family, chain.table, name)]
 
     found = forwarding.outcomes(rules(chain.name), rules)
     return found - {forwarding.RETURNED} | {_VERDICTS[chain.policy]} if forwarding.RETURNED in found else found

@@ -1,4 +1,4 @@
-"""What stands in nf_tables, whoever has made it: base chains, and the expressions of rules. Cold, no policy."""
+"""What stands in nf_tables, whoever has made it: base chains, rules and their expressions. Cold, no policy."""
 
 from __future__ import annotations
 
@@ -73,6 +73,18 @@ class Expression:
         return struct.unpack("!i", nested[1])[0], nested.get(2, b"").rstrip(b"\0").decode()
 
 
+class ReadRule:
+    """A rule: its handle, by which it can be removed, its comment, and its expressions."""
+
+    __slots__ = ("comment", "expressions", "handle")
+
+    def __init__(self, payload: bytes) -> None:
+        attributes = netlink.decode(payload[4:])
+        self.handle = int.from_bytes(attributes[3], "big")
+        self.comment = attributes.get(7, b"")[2:].rstrip(b"\0").decode(errors="replace")
+        self.expressions = [Expression(item) for _kind, item in netlink.items(attributes.get(4, b""))]
+
+
 def chain(sock: nft.Socket, family: int, table: str, name: str) -> BaseChain | None:
     """One of them by its name; None where there is none."""
     payloads = nft.query(sock, _message(_GETCHAIN, family, [(1, table), (3, name)]))
@@ -87,13 +99,10 @@ def chains_at(sock: nft.Socket, hook: int) -> list[BaseChain]:
     return [one for one in listed if one.hook == hook]
 
 
-def expressions(sock: nft.Socket, family: int, table: str, name: str) -> list[list[Expression]]:
-    """Of every rule of a chain, in order."""
-    found = []
-    for payload in nft.query(sock, _message(_GETRULE, family, [(1, table), (2, name)], netlink.DUMP)):
-        nested = netlink.decode(payload[4:]).get(4, b"")
-        found.append([Expression(item) for _kind, item in netlink.items(nested)])
-    return found
+def rules(sock: nft.Socket, family: int, table: str, name: str) -> list[ReadRule]:
+    """Of a chain, in order; [] without it."""
+    wanted = _message(_GETRULE, family, [(1, table), (2, name)], netlink.DUMP)
+    return [ReadRule(payload) for payload in nft.query(sock, wanted)]
 
 
 def _message(kind: int, family: int, attributes: list[tuple[int, str]], flags: int = 0) -> Message:

@@ -122,6 +122,11 @@ def remove_table(family: int, name: str) -> Message:
     return _message(_DELTABLE, family, [(1, name)], _NON_RECURSIVE)
 
 
+def remove_whole_table(family: int, name: str) -> Message:
+    """With all that is in it."""
+    return _message(_DELTABLE, family, [(1, name)])
+
+
 def chain(family: int, in_table: str, name: str, *, must_be_new: bool = False) -> Message:
     return _message(_NEWCHAIN, family, [(1, in_table), (3, name)], CREATE | (EXCL if must_be_new else 0))
 

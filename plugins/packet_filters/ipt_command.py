@@ -73,7 +73,7 @@ def other_kind(version: int) -> str:
 def rules(version: int, table: str, chain: str = "", kind: str = "") -> list[list[str]] | None:
     """Words of each line that `-S` prints, of one chain or all; None when there is none. Missing without the executable."""
     name = _name(version, kind)
-    done = _run(name, ["-w", "-t", table, "-S", *([chain] if chain else [])])
+    done = run(name, ["-w", "-t", table, "-S", *([chain] if chain else [])])
     if done[0]:
         if any(words in done[1] for words in _ABSENT):
             return None
@@ -87,7 +87,7 @@ def restore(version: int, tables: dict[str, list[list[str]]], kind: str = "") ->
     text = "".join(f"*{table}\n{''.join(_line(words) for words in lines)}COMMIT\n" for table, lines in tables.items() if lines)
     if not text:
         return
-    status, said = _run(name, ["-w", "--noflush"], text)
+    status, said = run(name, ["-w", "--noflush"], text)
     if status:
         raise Refused(f"{name}: {said.strip()}")
 
@@ -165,8 +165,8 @@ def _quoted(word: str) -> str:
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _run(name: str, arguments: list[str], text: str = "") -> tuple[int, str]:
-    """(exit status, what it printed, or what it complained of)."""
+def run(name: str, arguments: list[str], text: str = "") -> tuple[int, str]:
+    """(exit status, what it printed, or what it complained of) of an executable. Missing where it is not installed."""
     path = _find(name)
     if not path:
         raise Missing(f"{name} is not installed")

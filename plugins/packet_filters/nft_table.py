@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from runtime_core.network.nftables import Socket
 
 
+#: of a rule, at the most: so many inline sets it may have
+_MOST_EXPRESSIONS = 128
+
+
 class Part:
     """What elements stand on; its sets, chains and shared elements are named "<name>-…"."""
 
@@ -167,7 +171,8 @@ class Table:
                 full = f"{part.name}-{name}"
                 messages.append(nft.base_chain(family, self.name, full, kind, hook, priority))
                 messages.append(nft.flush_chain(family, self.name, full))
-                messages += [nft.rule(family, self.name, full, expressions) for expressions in rules]
+                for expressions in rules:
+                    messages += nft.rule_with_sets(family, self.name, full, expressions, len(messages) * _MOST_EXPRESSIONS)
             messages += [nft.element(family, self.name, e.in_set, e.key, e.data, "") for e in part.shared]
         return messages
 

@@ -11,7 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime_core.kernel.netlink import Message
 
-_GETCHAIN, _GETRULE = 4, 7
+_GETCHAIN, _GETRULE, _GETSET, _GETELEMENT = 4, 7, 10, 13
+#: flags, type and length of the key, policy, description, what nft notes: attribute of a set → the flag of nested ones
+_SET_PARTS = {3: 0, 4: 0, 5: 0, 8: 0, 9: nft.NESTED, 13: 0}
 _INET = 1
 _NAMES = {nft.IPV4: "ip", nft.IPV6: "ip6", _INET: "inet"}
 
@@ -42,10 +44,11 @@ class BaseChain:
 class Expression:
     """One of a rule: its name and attributes (include/uapi/linux/netfilter/nf_tables.h)."""
 
-    __slots__ = ("_attributes", "name")
+    __slots__ = ("_attributes", "_data", "name")
 
     def __init__(self, data: bytes) -> None:
         attributes = netlink.decode(data)
+        self._data = attributes.get(2, b"")
         self.name = attributes[1].rstrip(b"\0").decode()
         self._attributes = netlink.decode(attributes.get(2, b""))
 
@@ -64,6 +67,10 @@ class Expression:
     def data(self, key: int) -> bytes:
         """A value within a nested attribute (NFTA_DATA_VALUE)."""
         return netlink.decode(self.raw(key)).get(1, b"")
+
+    def copy(self) -> list[tuple[int, bytes | str]]:
+        """For a rule of one's own."""
+        return [(1, self.name), (2 | nft.NESTED, self._data)]
 
     def verdict(self) -> tuple[int, str] | None:
         """(code, chain) of an immediate one that is a verdict."""
@@ -103,6 +110,14 @@ def rules(sock: nft.Socket, family: int, table: str, name: str) -> list[ReadRule
     """Of a chain, in order; [] without it."""
     wanted = _message(_GETRULE, family, [(1, table), (2, name)], netlink.DUMP)
     return [ReadRule(payload) for payload in nft.query(sock, wanted)]
+
+
+def set_parts(sock: nft.Socket, family: int, table: str, name: str) -> tuple[list[tuple[int, bytes]], bytes]:
+    """What a set is (NFTA_SET_…, without its name), and its elements (NFTA_SET_ELEM_LIST_ELEMENTS), for a copy of it."""
+    attributes = netlink.decode(nft.query(sock, _message(_GETSET, family, [(1, table), (2, name)]))[0][4:])
+    kept = [(key | _SET_PARTS[key], value) for key, value in attributes.items() if key in _SET_PARTS]
+    listed = nft.query(sock, _message(_GETELEMENT, family, [(1, table), (2, name)], netlink.DUMP))
+    return kept, b"".join(netlink.decode(payload[4:]).get(3, b"") for payload in listed)
 
 
 def _message(kind: int, family: int, attributes: list[tuple[int, str]], flags: int = 0) -> Message:

@@ -26,6 +26,10 @@ _SIZES = {PROTOCOL: 4, SERVICE: 4, INTERFACE_NAME: 16, ADDRESS[IPV4]: 4, ADDRESS
 _CONCATENATED = 6
 MOST_COMMENT = 250
 JUMP = -3 & 0xFFFFFFFF
+#: of attribute types whose values are attributes, where they are given as bytes
+NESTED = 0x8000
+#: the kernel makes a name of it
+_INLINE = "__set%d"
 _SUBSYSTEM = 10 << 8
 _BEGIN, _END = 0x10, 0x11
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN = range(6)
@@ -154,6 +158,31 @@ def rule(family: int, in_table: str, in_chain: str, expressions: list[Any], comm
     if comment:
         attributes.append((7, _comment(comment)))
     return _message(_NEWRULE, family, attributes, CREATE | netlink.APPEND)
+
+
+class InlineSet:
+    """Among the expressions of a rule: what is loaded is in a set that only this rule knows."""
+
+    __slots__ = ("attributes", "elements", "flags", "register")
+
+    def __init__(self, attributes: list[tuple[int, bytes]], elements: bytes, register: int, flags: int) -> None:
+        """As `nft_reading.set_parts` has them; the register that is looked up, and flags (1: it is not in the set)."""
+        self.attributes, self.elements, self.register, self.flags = attributes, elements, register, flags
+
+
+def rule_with_sets(family: int, in_table: str, in_chain: str, expressions: list[Any], first: int) -> list[Message]:
+    """The rule after its inline sets; `first` of the numbers that no other set of the transaction may have."""
+    messages, plain = [], []
+    for identity, one in enumerate(expressions, first):
+        if isinstance(one, InlineSet):
+            named = [(1, in_table), (2, _INLINE)]
+            messages.append(_message(_NEWSET, family, [*named, *one.attributes, (10, number(identity))], CREATE))
+            listed = [*named, (3 | NESTED, one.elements), (4, number(identity))]
+            messages.append(_message(_NEWELEMENT, family, listed, CREATE))
+            lookup = [(1, _INLINE), (2, number(one.register)), (4, number(identity)), (5, number(one.flags))]
+            one = [(1, "lookup"), (2, lookup)]
+        plain.append(one)
+    return [*messages, rule(family, in_table, in_chain, plain)]
 
 
 def new_set(family: int, in_table: str, name: str, key: list[int], data: list[int] | None = None) -> Message:

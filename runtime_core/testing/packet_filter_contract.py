@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from runtime_core.interfaces.packet_filter import AdmissionOptions, PacketFilter, PortMap, PortOptions
+from runtime_core.network import nft_expressions as nfx
+from runtime_core.network import nftables as nft
 from runtime_core.testing import namespaces
 from runtime_core.testing.packet_filter_node import reached, seen_source, wire
 
@@ -325,6 +327,22 @@ class PacketFilterContract:
         assert packet_filter.lacking_admission([_V4[0]], AdmissionOptions(bridge="cni0"), _OWNER) == []
         assert packet_filter.lacking_admission([_V4[0]], AdmissionOptions(bridge="cni0", is_isolated=True), _OWNER)
         assert packet_filter.lacking_admission([_V4[0]], AdmissionOptions(bridge="cni1"), _OWNER)
+
+    def test_what_another_table_drops(self, packet_filter: PacketFilter, node: Path) -> None:
+        """It is told by the name of the table, whoever has admitted it; what is dropped of others is not told."""
+        packet_filter.admit(_PODS, AdmissionOptions(), _OWNER)
+        assert packet_filter.refusals(_PODS, "pod") == packet_filter.refusals([], "") == []
+        assert not packet_filter.is_overruled(_PODS, "pod")
+        others = [*nfx.in_name(), *nfx.equals(nfx.interface_name("other")), *nfx.drop()]
+        for name, rule in (("lenient", others), ("strict", nfx.drop())):
+            with nft.Socket() as sock:
+                base = nft.base_chain(nft.IPV4, name, "all", "filter", nft.FORWARD, nft.FILTER)
+                sock.transact([nft.table(nft.IPV4, name), base, nft.rule(nft.IPV4, name, "all", rule)])
+            said = packet_filter.refusals(_PODS, "pod")
+            assert len(said) == (name == "strict")
+            assert not packet_filter.is_overruled(_PODS, "pod")
+        assert "strict" in said[0]
+        assert packet_filter.refusals([_V6[0]], "pod") == []
 
     def test_many_at_once(self, packet_filter: PacketFilter, node: Path) -> None:
         """Twenty pods come and go at the same time, each with all that there is: nothing is lost, nothing stays."""

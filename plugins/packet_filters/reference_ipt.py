@@ -16,7 +16,6 @@ import hashlib
 import re
 
 from plugins.packet_filters import ipt_command as ipt
-from plugins.packet_filters.ipt_ports import mapped
 from runtime_core.network import nftables as nft
 
 TYPE_CHECKING = False
@@ -57,6 +56,8 @@ def ports(network: str, container_id: str) -> list[tuple[PortMap, str]]:
     for version, kind in _where("nat", chain):
         lines = ipt.rules(version, "nat", kind=kind) or []
         if ipt.jumps(lines, chain) and ipt.jumps(lines, _DNAT):
+            from plugins.packet_filters.ipt_ports import mapped  # here: as a rule there is nothing to read
+
             found += mapped([words for words in lines if words[:2] == ["-A", chain]])
     return found
 

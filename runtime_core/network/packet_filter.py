@@ -15,7 +15,8 @@ BACKENDS = {
     "iptables": "plugins.packet_filters.iptables:IptablesFilter",
 }
 DEFAULT = BACKENDS["nftables"]
-_REFERENCE = "plugins.packet_filters.reference:ReferenceRules"
+#: what knows the rules of the reference plugins
+REFERENCE = "plugins.packet_filters.reference:ReferenceRules"
 
 
 def packet_filter(entry: str) -> Any:
@@ -25,7 +26,7 @@ def packet_filter(entry: str) -> Any:
 
 def reference_rules() -> Any:
     """A new object that knows what the reference plugins made for pods of this node."""
-    return entry_point.load(_REFERENCE)()
+    return entry_point.load(REFERENCE)()
 
 
 def chosen(backend: str, field: str, entry: str) -> str:

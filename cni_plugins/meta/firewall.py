@@ -89,8 +89,7 @@ def status(request: Request) -> None:
     if options.is_by_firewalld:
         firewalld.must_run()
     driver = _driver(request, options, [])
-    backends.must_answer(driver.admitted)
-    of_each_family = {":" in address: address for address, _owner in driver.admitted()}
+    of_each_family = {":" in address: address for address, _owner in backends.must_answer(driver.admitted)}
     refusals = driver.refusals(list(of_each_family.values()), "")
     if refusals:
         raise NotForwarded(f"what containers send is dropped by {', '.join(refusals)}")
@@ -122,7 +121,8 @@ def _problem(
         lacking = driver.lacking_admission(addresses, admission, request.owner)
     except NotFound as error:  # it is not installed, and has admitted nothing
         return str(error)
-    if lacking and reference_rules().admitted([_alone(one) for one in addresses]) == {_alone(one) for one in addresses}:
+    alone = {address.partition("/")[0] for address in addresses}
+    if lacking and reference_rules().admitted(list(alone)) == alone:
         lacking = []
     if options.is_by_firewalld:
         firewalld.must_run()
@@ -149,10 +149,6 @@ def _remove(request: Request, driver: Any, owner: str) -> bool:
         owned = [address for address, whose in driver.admitted() if whose.split(" ")[1:] == attachment]
         firewalld.remove_sources(_zone(request), owned)
     return bool(driver.unadmit(owner))
-
-
-def _alone(address: str) -> str:
-    return address.partition("/")[0]
 
 
 def _zone(request: Request) -> str:

@@ -58,11 +58,8 @@ def _options(words: list[str]) -> Iterator[tuple[bool, str, list[str]]]:
     while words:
         is_negated = words[0] == "!"
         option, *rest = words[is_negated:] or [""]
-        count = (
-            1
-            if option == "--comment"
-            else next((number for number, word in enumerate(rest) if word.startswith("-") or word == "!"), len(rest))
-        )
+        ends = (number for number, word in enumerate(rest) if word == "!" or word.startswith("-"))
+        count = 1 if option == "--comment" else next(ends, len(rest))
         yield is_negated, option, rest[:count]
         words = rest[count:]
 

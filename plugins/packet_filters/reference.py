@@ -90,10 +90,9 @@ class ReferenceRules:
         def is_stale(rule: ReadRule) -> bool:
             return rule.comment.startswith(mark) and not rule.comment.startswith(kept)
 
-        with _kernel("removing what is stale of the reference plugins") as sock:
+        with _kernel("looking for what is stale of the reference plugins") as sock:
             masquerades = reference_nft.masquerades(sock, is_stale)
             guarded = reference_nft.guarded(sock)
-            reference_nft.unmasquerade(sock, is_stale)
         stale = {(container_id, address) for container_id, _interface, address in leases}
         stale |= {(container_id, address) for name, container_id, address in reference_ipt.attachments() if name == network}
         stale |= {(_named(comment), address) for address, comment in masquerades}
@@ -102,6 +101,8 @@ class ReferenceRules:
             for port in guarded:
                 if port.startswith(f"{container_id}-"):
                     self.unguard(f"{network} {container_id} {port.removeprefix(f'{container_id}-')}")
+        with _kernel("removing stale masquerading of the reference plugins") as sock:
+            reference_nft.unmasquerade(sock, is_stale)  # last: until then it tells whose the rest is
 
     def _remove_stale_one(self, network: str, container_id: str, addresses: list[str]) -> None:
         owner = f"{network} {container_id} "

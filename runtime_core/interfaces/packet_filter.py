@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
         An `owner` is "<network> <container id> <interface>". Addresses of pods are given with the length of their network
         ("10.1.0.5/16") and listed without it. Of port maps and admissions container and interface tell whose they are, for a
-        network can be renamed: what the owner had is replaced by a later call, and what somebody else left behind gives way.
+        network can be renamed: what the owner had is replaced by a later call, and what somebody else has is waited for.
         """
 
         def masquerade(self, addresses: list[str], owner: str) -> None:

@@ -6,6 +6,7 @@ vlanTrunk, preserveDefaultVlan, macspoofchk, enabledad, disableContainerInterfac
 
 from __future__ import annotations
 
+from cni_plugins import reference
 from cni_plugins.main import bridge_device, masquerading, ownership
 from cni_plugins.main.bridge_options import Options
 from cni_plugins.main.container_check import check_addresses, check_container
@@ -22,6 +23,7 @@ from cni_plugins.main.container_link import (
 from cni_plugins.main.host_veth import check_carrier, connect, remove, remove_stale
 from runtime_core.kernel import failpoint, netlink
 from runtime_core.network.links import Links
+from runtime_core.network.packet_filter import reference_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,19 +65,19 @@ def delete(request: Request) -> None:
     port = ownership.host_name(request)
     steps = [lambda: delegate(request, "DEL"), lambda: remove(request), lambda: masquerading.unmasquerade(request)]
     if request.config.get("macspoofchk"):
-        steps.append(lambda: _release([port]))
+        steps += [lambda: _release([port]), lambda: reference_rules().unguard(request.owner)]
     each(*steps)
 
 
 def check(request: Request) -> None:
     options = Options(request)
     previous = check_addresses(request)
-    port = ownership.host_name(request)
+    port = ownership.port_name(request, previous, {options.name, options.vlan_interface})
     with netlink.Socket() as sock:
         bridge_device.check(Links(sock), options, port, previous)
 
     def look(link: Link) -> None:
-        if options.mac_spoof_check:
+        if options.mac_spoof_check and not reference_rules().is_guarded(request.owner):
             from cni_plugins.main import mac_spoofing  # here: few ask for it
 
             mac_spoofing.check(port, link.mac)
@@ -88,6 +90,7 @@ def check(request: Request) -> None:
 def gc(request: Request) -> None:
     """Ports, rules, masquerading and addresses of whoever is not in cni.dev/valid-attachments."""
     each(
+        lambda: reference.remove_stale(request),
         lambda: delegate(request, "GC"),
         lambda: remove_stale(request),
         lambda: _release_gone(request),

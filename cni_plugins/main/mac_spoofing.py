@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 
-from runtime_core.errors import FailedPrecondition, from_oserror
+from runtime_core.errors import FailedPrecondition, Unavailable, from_oserror
 from runtime_core.kernel.netlink import CREATE, Message
 from runtime_core.network import nft_expressions as nfx
 from runtime_core.network import nftables as nft
@@ -19,6 +19,7 @@ from runtime_core.network.link_messages import mac_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _BRIDGE, _TABLE, _CHAIN, _GUARDED, _ALLOWED = 7, "trivet_cni", "macspoof", "guarded", "allowed"
@@ -30,30 +31,44 @@ _PAIR_TYPE = nft.INTERFACE_NAME << 6 | 9  # ifname . ether_addr
 
 def guard(port: str, mac: str) -> None:
     """Only `mac` may send by `port`. Idempotent."""
-    try:
-        with nft.Socket() as sock:
-            stale = [pair for pair in _listed(sock, _ALLOWED) if pair.startswith(_name(port)) and pair != _pair(port, mac)]
-            messages = [nft.remove_element(_BRIDGE, _TABLE, _ALLOWED, pair) for pair in stale]
-            messages.append(nft.element(_BRIDGE, _TABLE, _GUARDED, _name(port), b"", ""))
-            messages.append(nft.element(_BRIDGE, _TABLE, _ALLOWED, _pair(port, mac), b"", ""))
-            stands = bool(nft.rules(sock, _BRIDGE, _TABLE, _CHAIN))
-            sock.transact(messages if stands else [*_foundation(), *messages])
-    except OSError as error:
-        raise from_oserror(error, f"macspoofchk: guarding {port} by nftables") from error
+
+    def messages(sock: nft.Socket) -> list[Message]:
+        stale = [pair for pair in _listed(sock, _ALLOWED) if pair.startswith(_name(port)) and pair != _pair(port, mac)]
+        removals = [nft.remove_element(_BRIDGE, _TABLE, _ALLOWED, pair) for pair in stale]
+        guarding = nft.element(_BRIDGE, _TABLE, _GUARDED, _name(port), b"", "")
+        allowing = nft.element(_BRIDGE, _TABLE, _ALLOWED, _pair(port, mac), b"", "")
+        stands = bool(nft.rules(sock, _BRIDGE, _TABLE, _CHAIN))
+        return [*([] if stands else _foundation()), *removals, guarding, allowing]
+
+    _change(messages, f"guarding {port} by nftables")
 
 
 def release(ports: list[str]) -> None:
-    """Idempotent."""
+    """Idempotent. With the last of all the table goes."""
     names = {_name(port) for port in ports}
+
+    def messages(sock: nft.Socket) -> list[Message]:
+        listed = {in_set: _listed(sock, in_set) for in_set in (_ALLOWED, _GUARDED)}
+        found = [(in_set, key) for in_set, keys in listed.items() for key in keys if key[:_NAME_BYTES] in names]
+        if found and len(found) == sum(map(len, listed.values())):
+            return [nft.remove_whole_table(_BRIDGE, _TABLE)]
+        return [nft.remove_element(_BRIDGE, _TABLE, in_set, key) for in_set, key in found]
+
+    _change(messages, f"releasing {', '.join(ports)}")
+
+
+def _change(messages: Callable[[nft.Socket], list[Message]], doing: str) -> None:
+    """In a transaction that holds what `messages` read for true."""
     try:
         with nft.Socket() as sock:
-            found = [
-                (in_set, key) for in_set in (_ALLOWED, _GUARDED) for key in _listed(sock, in_set) if key[:_NAME_BYTES] in names
-            ]
-            if found:
-                sock.transact([nft.remove_element(_BRIDGE, _TABLE, in_set, key) for in_set, key in found])
+            for _attempt in range(nft.ATTEMPTS):
+                generation = sock.generation()
+                wanted = messages(sock)
+                if not wanted or sock.is_done(wanted, generation, nft.CHANGED):
+                    return
     except OSError as error:
-        raise from_oserror(error, f"macspoofchk: releasing {', '.join(ports)}") from error
+        raise from_oserror(error, f"macspoofchk: {doing}") from error
+    raise Unavailable(f"macspoofchk: other changes of nftables kept interrupting: {doing}")
 
 
 def guarded() -> list[str]:

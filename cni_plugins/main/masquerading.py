@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runtime_core.errors import FailedPrecondition
-from runtime_core.network.packet_filter import BACKENDS, chosen, packet_filter
+from runtime_core.network.packet_filter import BACKENDS, chosen, packet_filter, reference_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +29,13 @@ def unmasquerade(request: Request) -> None:
     if request.config.get("ipMasq"):
         addresses = [ip["address"] for ip in (request.previous or {}).get("ips") or []]
         _filter(request).unmasquerade(request.owner, addresses)
+        reference_rules().unmasquerade(request.owner)
 
 
 def check(request: Request, previous: dict[str, Any]) -> None:
     listed = {address for address, owner in _filter(request).masqueraded() if owner == request.owner}
     lacking = {ip["address"].partition("/")[0] for ip in previous["ips"]} - listed
-    if lacking:
+    if lacking and lacking - reference_rules().masqueraded(request.owner):
         raise FailedPrecondition(f"the masquerading of {', '.join(sorted(lacking))} is gone")
 
 

@@ -6,6 +6,9 @@ import hashlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Any
+
     from runtime_core.cni.request import Request
     from runtime_core.network.links import Links
 
@@ -16,6 +19,15 @@ _LONGEST_ALIAS = 255
 def host_name(request: Request) -> str:
     """The host's end of a pair, the same for every call on this attachment, so that DEL needs nothing else."""
     return "veth" + _digest(request.owner)[:11]
+
+
+def port_name(request: Request, previous: dict[str, Any], others: Collection[str] = ()) -> str:
+    """The host's end as prevResult has it, where another plugin of the type may have made it; `others` are the node's own
+    interfaces that stand beside it there."""
+    listed = [str(one.get("name")) for one in previous["interfaces"] if not one.get("sandbox")]
+    ends = [name for name in listed if name not in others]
+    own = host_name(request)
+    return own if own in ends or not ends else ends[0]
 
 
 def alias(request: Request) -> str:

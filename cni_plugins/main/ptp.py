@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from cni_plugins import reference
 from cni_plugins.main import masquerading, options, ownership
 from cni_plugins.main.container_check import check_addresses, check_container
 from cni_plugins.main.container_link import (
@@ -61,7 +62,7 @@ def delete(request: Request) -> None:
 def check(request: Request) -> None:
     is_masqueraded = masquerading.check_options(request)
     previous = check_addresses(request)
-    name = ownership.host_name(request)
+    name = ownership.port_name(request, previous)
     with netlink.Socket() as sock:
         links = Links(sock)
         near = links.find(name)
@@ -82,7 +83,12 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """Links, masquerading and addresses of whoever is not in cni.dev/valid-attachments."""
-    each(lambda: delegate(request, "GC"), lambda: remove_stale(request), lambda: masquerading.remove_stale(request))
+    each(
+        lambda: reference.remove_stale(request),
+        lambda: delegate(request, "GC"),
+        lambda: remove_stale(request),
+        lambda: masquerading.remove_stale(request),
+    )
 
 
 def status(request: Request) -> None:

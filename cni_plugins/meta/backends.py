@@ -54,9 +54,9 @@ def stale_owners(request: Request, owners: set[str]) -> set[str]:
     return {owner for owner in owners if owner.startswith(f"{request.network} ") and owner not in valid}
 
 
-def must_answer(listing: Any) -> None:
-    """STATUS: a packet filter that does not answer is a plugin that is not available."""
+def must_answer(listing: Any) -> Any:
+    """STATUS: what it lists; a packet filter that does not answer is a plugin that is not available."""
     try:
-        listing()
+        return listing()
     except TrivetError as error:
         raise NotFound(f"the packet filter: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni_plugins.main.options import choice, is_interface_name
 from cni_plugins.meta import firewalld
-from cni_plugins.meta.chained import previous_result
+from cni_plugins.meta.chained import container_if_there, previous_result
 from runtime_core.errors import InvalidArgument
 from runtime_core.interfaces.packet_filter import AdmissionOptions
 
@@ -22,7 +22,7 @@ DEFAULT_ZONE = "trusted"
 class Options:
     """What is known without a result."""
 
-    __slots__ = ("admin_chain", "is_by_firewalld", "policy", "zone")
+    __slots__ = ("admin_chain", "is_by_firewalld", "is_chosen", "policy", "zone")
 
     def __init__(self, request: Request) -> None:
         backend = choice(request, "backend", _BACKENDS)
@@ -31,6 +31,8 @@ class Options:
         self.policy: str = choice(request, "ingressPolicy", _POLICIES)
         if self.admin_chain and backend in ("nftables", "firewalld"):
             raise InvalidArgument(f"iptablesAdminChainName: backend {backend} has no chains of iptables")
+        #: whether the configuration says which packet filter it wants
+        self.is_chosen = bool(backend or self.admin_chain)
         self.is_by_firewalld = backend == "firewalld" or (not backend and not self.admin_chain and firewalld.is_running())
 
     def admission(self, request: Request) -> AdmissionOptions:
@@ -51,6 +53,23 @@ def addresses(request: Request) -> list[str]:
         if not is_known or interfaces[index].get("sandbox"):
             found.append(ip["address"])
     return found
+
+
+def addresses_to_remove(request: Request) -> list[str]:
+    """As `addresses`, without length; where there is no result, those that the container's interface still has."""
+    if request.previous is not None:
+        found = addresses(request)
+    else:
+        with container_if_there(request) as there:
+            found = there.links.addresses(there.link.index) if there is not None and there.link is not None else []
+    return [address.partition("/")[0] for address in found]
+
+
+def host_interface(request: Request) -> str:
+    """The one of the node by which the container's packets come, as far as prevResult tells."""
+    interfaces = (request.previous or {}).get("interfaces") or []
+    names = [one.get("name") for one in interfaces if not one.get("sandbox")]
+    return names[0] if names and isinstance(names[0], str) else ""
 
 
 def _bridge(result: dict[str, Any], policy: str) -> str:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import ipaddress
 
+from cni_plugins import reference
 from cni_plugins.meta import backends, portmap_conf
 from cni_plugins.meta.chained import previous_result
 from cni_plugins.meta.route_localnet import let_loopback_through
 from runtime_core.errors import FailedPrecondition, InvalidArgument
+from runtime_core.interfaces.packet_filter import PortMap
 from runtime_core.network import conntrack
 from runtime_core.network.nftables import Socket
+from runtime_core.network.packet_filter import reference_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from runtime_core.cni.request import Request
-    from runtime_core.interfaces.packet_filter import PortMap
 
 
 def add(request: Request) -> dict[str, Any]:
@@ -41,6 +43,7 @@ def delete(request: Request) -> None:
     """By what is recorded, whatever prevResult, namespace and configuration have become."""
     needs_iptables = portmap_conf.needs_iptables(request)
     backends.undo(request, needs_iptables=needs_iptables, undo_in=lambda driver: _unmap(driver, request.owner))
+    _unmap(reference_rules(), request.owner)
 
 
 def check(request: Request) -> None:
@@ -48,12 +51,13 @@ def check(request: Request) -> None:
     driver = backends.backend(request, needs_iptables=portmap_conf.needs_iptables(request))
     addresses = portmap_conf.pod_addresses(request)
     lacking = driver.lacking_ports(addresses, ports, options, request.owner) if ports else []
-    if lacking:
+    if lacking and not _are_of_reference(addresses, ports, request.owner):
         raise FailedPrecondition(f"of the port maps is gone: {', '.join(lacking)}")
 
 
 def gc(request: Request) -> None:
     """Take away the port maps of whoever is not in cni.dev/valid-attachments; mend what is known to be broken."""
+    reference.remove_stale(request)
     for driver in backends.candidates(request, needs_iptables=portmap_conf.needs_iptables(request)):
         owners = {owner for _port, _address, owner in driver.mapped_ports()}
         for owner in backends.stale_owners(request, owners):
@@ -77,6 +81,18 @@ def _forget_earlier(addresses: list[str], ports: list[PortMap]) -> None:
         fitting = [version for version in versions if port.protocol == "udp" and (ip is None or ip.version == version)]
         flows += [(version, port.host_port, one) for version in fitting]
     _forget(conntrack.forget_to_port, flows)
+
+
+def _are_of_reference(addresses: list[str], ports: list[PortMap], owner: str) -> bool:
+    """Whether the reference plugin has mapped all of the ports."""
+    wanted = set()
+    for interface in map(ipaddress.ip_interface, addresses):
+        for port in ports:
+            ip = ipaddress.ip_address(port.host_ip) if port.host_ip else None
+            if ip is None or ip.version == interface.version:
+                host = "" if ip is None or ip.is_unspecified else str(ip)
+                wanted.add((PortMap(port.protocol, port.host_port, port.container_port, host), str(interface.ip)))
+    return wanted <= set(reference_rules().mapped_ports(owner))
 
 
 def _unmap(driver: Any, owner: str) -> bool:

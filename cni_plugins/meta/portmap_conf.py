@@ -111,6 +111,6 @@ def _words(request: Request, key: str) -> list[str]:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise InvalidArgument(f"{key}: {words!r} is not a list of text")
     for word in words:
-        if any(ord(character) < 32 or character in '"\\' for character in word):
+        if any(ord(character) < 32 or character == "\\" for character in word):
             raise InvalidArgument(f"{key}: {word!r} has a character that no condition needs")
     return [word for word in words if word]

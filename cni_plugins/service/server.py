@@ -14,6 +14,7 @@ import time
 from cni_plugins.service import child, code
 from runtime_core.errors import TrivetError, from_oserror
 from runtime_core.kernel import syscalls
+from runtime_core.network.packet_filter import REFERENCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def serve(settings: dict[str, Any], path: str, idle: float, on_ready: Callable[[
     lock = _lock(path)
     if lock < 0:
         return False
-    fingerprint = code.load(*_EXTRA, *settings["modules"].values(), settings["packet_filter"].partition(":")[0])
+    entries = (settings["packet_filter"], REFERENCE)
+    fingerprint = code.load(*_EXTRA, *settings["modules"].values(), *(entry.partition(":")[0] for entry in entries))
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until somebody handles it, or the socket would stay
     listener, identity = _listen(path)
     try:

@@ -1,6 +1,7 @@
 """iptables and ip6tables by their executables: what stands in a chain, and one restore that is done whole or not. Cold.
 
-Their own lock (-w) holds for one call. Who reads first and changes then holds ours, too.
+Their own lock (-w) holds for one call. Who reads first and changes then holds ours, too. `kind` is which executables are
+meant where a node has both kinds, each with tables of its own: "nft", "legacy", or "" for what the node calls iptables.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FAMILIES = (4, 6)
 _NAMES = {4: "iptables", 6: "ip6tables"}
+_TABLES = {4: "ip_tables_names", 6: "ip6_tables_names"}
 _LOCK = "/run/trivet-iptables.lock"
 #: where the executables are, also for a caller whose PATH is short
 _MORE_PATH = "/usr/sbin:/sbin:/usr/local/sbin"
@@ -51,39 +53,62 @@ def alone() -> Iterator[None]:
         os.close(descriptor)
 
 
-def is_there(version: int) -> bool:
+def is_there(version: int, kind: str = "") -> bool:
     """The executables of IP `version` are installed."""
-    return bool(_find(_NAMES[version])) and bool(_find(f"{_NAMES[version]}-restore"))
+    return bool(_find(_name(version, kind))) and bool(_find(f"{_name(version, kind)}-restore"))
 
 
-def rules(version: int, table: str, chain: str = "") -> list[list[str]] | None:
+def default_kind(version: int) -> str:
+    """The kind of what the node calls iptables: "nft" or "legacy", "" without it."""
+    path = _find(_NAMES[version])
+    return path and ("nft" if "nft" in os.path.basename(os.path.realpath(path)) else "legacy")
+
+
+def other_kind(version: int) -> str:
+    """The kind that has its executables here beside the one that the node calls iptables; "" where there is none."""
+    kind = {"nft": "legacy", "legacy": "nft"}.get(default_kind(version), "")
+    return kind if kind and is_there(version, kind) else ""
+
+
+def rules(version: int, table: str, chain: str = "", kind: str = "") -> list[list[str]] | None:
     """Words of each line that `-S` prints, of one chain or all; None when there is none. Missing without the executable."""
-    done = _run(_NAMES[version], ["-w", "-t", table, "-S", *([chain] if chain else [])])
+    name = _name(version, kind)
+    done = run(name, ["-w", "-t", table, "-S", *([chain] if chain else [])])
     if done[0]:
         if any(words in done[1] for words in _ABSENT):
             return None
-        raise Refused(f"{_NAMES[version]} -t {table} -S {chain}: {done[1].strip()}")
+        raise Refused(f"{name} -t {table} -S {chain}: {done[1].strip()}")
     return [_words(line) for line in done[1].splitlines()]
 
 
-def restore(version: int, tables: dict[str, list[list[str]]]) -> None:
+def restore(version: int, tables: dict[str, list[list[str]]], kind: str = "") -> None:
     """Lines of `iptables-restore --noflush` by table: of each table all or none."""
+    name = f"{_name(version, kind)}-restore"
     text = "".join(f"*{table}\n{''.join(_line(words) for words in lines)}COMMIT\n" for table, lines in tables.items() if lines)
     if not text:
         return
-    status, said = _run(f"{_NAMES[version]}-restore", ["-w", "--noflush"], text)
+    status, said = run(name, ["-w", "--noflush"], text)
     if status:
-        raise Refused(f"{_NAMES[version]}-restore: {said.strip()}")
+        raise Refused(f"{name}: {said.strip()}")
 
 
-def is_restored(version: int, tables: dict[str, list[list[str]]]) -> bool:
+def is_restored(version: int, tables: dict[str, list[list[str]]], kind: str = "") -> bool:
     """False when iptables refuses: something is not there that the lines take for granted. Asking first for each thing,
     as one does then, costs a process each."""
     try:
-        restore(version, tables)
+        restore(version, tables, kind)
     except Refused:
         return False
     return True
+
+
+def legacy_tables(version: int) -> list[str]:
+    """Of this network namespace. To ask the executables would make the tables, and load what they are made of."""
+    try:
+        with open(f"/proc/thread-self/net/{_TABLES[version]}", "rb", buffering=0) as file:
+            return file.read().decode().split()
+    except OSError:
+        return []
 
 
 def checks(rules_there: list[list[str]]) -> list[list[str]]:
@@ -108,6 +133,10 @@ def removals(lines: list[list[str]]) -> list[list[str]]:
 def jumps(lines: list[list[str]] | None, chain: str) -> list[list[str]]:
     """The rules among `lines` that jump to `chain`."""
     return [words for words in lines or [] if words[0] == "-A" and after(words, "-j") == chain]
+
+
+def _name(version: int, kind: str) -> str:
+    return f"{_NAMES[version]}-{kind}" if kind else _NAMES[version]
 
 
 def _words(line: str) -> list[str]:
@@ -136,8 +165,8 @@ def _quoted(word: str) -> str:
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _run(name: str, arguments: list[str], text: str = "") -> tuple[int, str]:
-    """(exit status, what it printed, or what it complained of)."""
+def run(name: str, arguments: list[str], text: str = "") -> tuple[int, str]:
+    """(exit status, what it printed, or what it complained of) of an executable. Missing where it is not installed."""
     path = _find(name)
     if not path:
         raise Missing(f"{name} is not installed")

@@ -45,6 +45,8 @@ def remove(owner: str, addresses: list[str]) -> None:
             owned = [words for words in pods(present) if ipt.comment(words) == owner]
             gone = [words for words in owned if not wanted or _address(words) in wanted]
             if not gone:
+                if present:  # perhaps what somebody who was killed has left
+                    clear(version)
                 continue
             is_last = not _is_needed([words for words in present if words not in gone])
             if not is_last or not ipt.is_restored(version, {"nat": [*ipt.removals(gone), *REMOVAL]}):

@@ -8,8 +8,8 @@
          TRIVET-POSTROUTING: see ipt_masquerade
     raw  PREROUTING: ! -i lo -d 127.0.0.0/8 -j DROP    # because of route_localnet (CVE-2020-8558)
 
-Our jumps are appended: rules of services come first (CVE-2019-9946). Within our own chain the newest container does.
-Cold.
+Our jumps are appended: rules of services come first (CVE-2019-9946). Within our own chain the oldest container does, so that
+of two that want one port the first keeps it, and the other has it after that. Cold.
 """
 
 from __future__ import annotations
@@ -53,8 +53,10 @@ def remove(owner: str) -> list[tuple[PortMap, str]]:
             present, chain = ipt.rules(version, "nat", _CHAIN), _chain(owner)
             own = ipt.rules(version, "nat", chain)
             if own is None:
+                if present is not None:  # perhaps what somebody who was killed has left
+                    _clear(version)
                 continue
-            had += _mapped(own)
+            had += mapped(own)
             entries = ipt.jumps(present, chain)
             lines = [*ipt.removals(entries), ["-F", chain], ["-X", chain]]
             if len(entries) + 1 < len(present or []):
@@ -75,7 +77,7 @@ def listed() -> list[tuple[PortMap, str, str]]:
             owners = {ipt.after(words, "-j"): ipt.comment(words) for words in lines if words[:2] == ["-A", _CHAIN]}
             for chain, owner in owners.items():
                 own = [words for words in lines if words[:2] == ["-A", chain]]
-                found += [(port, address, owner) for port, address in _mapped(own)]
+                found += [(port, address, owner) for port, address in mapped(own)]
     return found
 
 
@@ -86,13 +88,13 @@ def lacking(addresses: list[str], ports: list[PortMap], options: PortOptions, ow
         if not fitting:
             continue
         own = ipt.rules(version, "nat", chain) or []
-        mapped = _mapped(own)
-        words += [str(port) for port in fitting if (_as_listed(port), str(interface.ip)) not in mapped]
+        there = mapped(own)
+        words += [str(port) for port in fitting if (_as_listed(port), str(interface.ip)) not in there]
         expected = _rules(interface, fitting, options, owner)
         entries = ipt.jumps(ipt.rules(version, "nat", _CHAIN), chain)
-        if len(entries) != sum(line[0] == "-I" for line in expected):
+        if len(entries) != sum(line[1] == _CHAIN for line in expected):
             words.append(f"a rule of chain {_CHAIN}")
-        if len(own) - 1 != sum(line[0] == "-A" for line in expected):
+        if len(own) - 1 != sum(line[1] == chain for line in expected):
             words.append(f"a rule of chain {chain}")
         words += [f"{table}: {' '.join(line)}" for table, lines in _missing(version, options).items() for line in lines]
     return words
@@ -120,7 +122,7 @@ def _fitting(interface: Interface, ports: list[PortMap]) -> list[PortMap]:
 def _put(version: int, lines: list[list[str]], options: PortOptions, owner: str) -> None:
     chain = _chain(owner)
     present = ipt.rules(version, "nat", _CHAIN)
-    lines = [[f":{chain}", "-", "[0:0]"], *ipt.removals(ipt.jumps(present, chain)), *lines]
+    lines = [[f":{chain}", "-", "[0:0]"], *_entries(present, chain, lines), *(line for line in lines if line[1] == chain)]
     raw = ipt.checks([_GUARD]) if version == 4 and options.is_masquerading else []
     if present is not None and ipt.is_restored(version, {"raw": raw, "nat": [*ipt.checks(_standing(options)), *lines]}):
         return
@@ -134,8 +136,17 @@ def _put(version: int, lines: list[list[str]], options: PortOptions, owner: str)
         raise
 
 
+def _entries(present: list[list[str]] | None, chain: str, lines: list[list[str]]) -> list[list[str]]:
+    """What leads to the container's chain, in the place of what did so before."""
+    present = [words for words in present or [] if words[0] == "-A"]
+    earlier = ipt.jumps(present, chain)
+    place = present.index(earlier[0]) + 1 if earlier else len(present) + 1
+    entries = [line for line in lines if line[1] == _CHAIN]
+    return [*ipt.removals(earlier), *(["-I", _CHAIN, str(place + n), *line[2:]] for n, line in enumerate(entries))]
+
+
 def _rules(interface: Interface, ports: list[PortMap], options: PortOptions, owner: str) -> list[list[str]]:
-    """Of the container's chain, and (with -I) those that lead there."""
+    """Of the container's chain, and those that lead there."""
     conditions, field = (
         (options.conditions_v4, "conditionsV4") if interface.version == 4 else (options.conditions_v6, "conditionsV6")
     )
@@ -146,7 +157,7 @@ def _rules(interface: Interface, ports: list[PortMap], options: PortOptions, own
         numbers = list(dict.fromkeys(str(port.host_port) for port in ports if port.protocol == protocol))
         for first in range(0, len(numbers), _MOST_PORTS):
             some = ["-p", protocol, "-m", "multiport", "--dports", ",".join(numbers[first : first + _MOST_PORTS])]
-            lines.append(["-I", _CHAIN, "1", *some, *conditions, "-m", "comment", "--comment", owner, "-j", chain])
+            lines.append(["-A", _CHAIN, *some, *conditions, "-m", "comment", "--comment", owner, "-j", chain])
     for port in ports:
         ip = ipaddress.ip_address(port.host_ip) if port.host_ip else None
         where = ["-d", str(ip)] if ip is not None and not ip.is_unspecified else []
@@ -215,23 +226,24 @@ def _last(version: int, lines: list[list[str]]) -> dict[str, list[list[str]]]:
     else:
         rest = ipt_masquerade.REMOVAL if present else []
     nat = [*lines, *(["-D", hook, *_LOCAL] for hook in _HOOKS), ["-X", _CHAIN], *rest]
-    return {"nat": nat, "raw": [["-D", *_GUARD]] if version == 4 and present else []}
+    return {"raw": [["-D", *_GUARD]] if version == 4 and present else [], "nat": nat}
 
 
 def _clear(version: int) -> None:
-    """What no container needs any more."""
+    """What no container needs any more. The chain of all goes last: while it is there, the next DEL looks for the rest."""
     if any(words[0] == "-A" for words in ipt.rules(version, "nat", _CHAIN) or []):
         return
+    marks = [words for words in ipt.rules(version, "nat", ipt_masquerade.CHAIN) or [] if "--mark" in words]
+    guards = ipt.removals(_guards()) if version == 4 else []
+    ipt.restore(version, {"raw": guards, "nat": ipt.removals(marks)})
+    ipt_masquerade.clear(version)
     if ipt.rules(version, "nat", _CHAIN) is not None:
         hooks = [words for hook in _HOOKS for words in ipt.jumps(ipt.rules(version, "nat", hook), _CHAIN)]
         ipt.restore(version, {"nat": [*ipt.removals(hooks), ["-X", _CHAIN]]})
-    marks = [words for words in ipt.rules(version, "nat", ipt_masquerade.CHAIN) or [] if "--mark" in words]
-    guards = ipt.removals(_guards()) if version == 4 else []
-    ipt.restore(version, {"nat": ipt.removals(marks), "raw": guards})
-    ipt_masquerade.clear(version)
 
 
-def _mapped(lines: list[list[str]]) -> list[tuple[PortMap, str]]:
+def mapped(lines: list[list[str]]) -> list[tuple[PortMap, str]]:
+    """(port map, pod's address) of the rules of a container's chain."""
     found = []
     for words in lines:
         if ipt.after(words, "-j") == "DNAT":

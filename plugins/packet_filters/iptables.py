@@ -5,7 +5,7 @@ What is made is said in ipt_masquerade, ipt_ports and ipt_admission. One restore
 
 from __future__ import annotations
 
-from plugins.packet_filters import ipt_admission, ipt_masquerade, ipt_ports
+from plugins.packet_filters import ipt_admission, ipt_masquerade, ipt_ports, refusals
 from runtime_core.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -54,6 +54,12 @@ class IptablesFilter:
 
     def lacking_admission(self, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
         return ipt_admission.lacking(addresses, options, owner)
+
+    def is_overruled(self, addresses: list[str], interface: str) -> bool:
+        return False
+
+    def refusals(self, addresses: list[str], interface: str) -> list[str]:
+        return refusals.certain(refusals.packets(addresses, interface), ipt_admission.overruled())
 
     def mend(self) -> None:
         ipt_ports.mend()

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import ipaddress
 
-from plugins.packet_filters.nft_table import Element, Part, Table
+from plugins.packet_filters.nft_record import Element
+from plugins.packet_filters.nft_table import Part, Table
 from runtime_core.errors import InvalidArgument
 from runtime_core.network import nft_expressions as nfx
 from runtime_core.network import nftables as nft

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
     Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_TABLE, _MAP = "trivet_cni", "pods"
+_TABLE, _MAP, _PREFIX = "trivet_cni", "pods", "masq-"
 _FAMILIES = {4: nft.IPV4, 6: nft.IPV6}
 _MULTICAST = {4: ipaddress.ip_network("224.0.0.0/4"), 6: ipaddress.ip_network("ff00::/8")}
 #: rules of a length's chain, and how often it is used without a pod; what the table has without a length: the map
@@ -56,15 +56,13 @@ def add(sock: Socket, addresses: list[str], owner: str) -> None:
 
 
 def remove(sock: Socket, owner: str, addresses: list[str]) -> None:
+    """And, in the same transaction, what no pod needs any more: who is killed on the way leaves all of it or nothing."""
     for _attempt in range(nft.ATTEMPTS):
         generation = sock.generation()
         owned = _owned(sock, owner, addresses)
-        messages = [message for one in owned for message in _removals(sock, *one)]
-        if messages and not sock.is_done(messages, generation):
-            continue
-        for version, chain in {(version, chain) for version, _packed, chain in owned}:
-            _clear(sock, _FAMILIES[version], chain)
-        return
+        messages = [message for version in _FAMILIES for message in _ends(sock, version, owned)]
+        if not messages or sock.is_done(messages, generation):
+            return
     raise Unavailable("nftables: other changes kept interrupting the end of a masquerading")
 
 
@@ -121,17 +119,33 @@ def _owned(sock: Socket, owner: str, addresses: list[str]) -> list[tuple[int, by
     return found
 
 
-def _clear(sock: Socket, family: int, chain: str) -> None:
-    """The kernel refuses to take away a chain that a pod's record jumps to: who came in the meantime is welcome."""
-    uses = nft.chain_uses(sock, family, _TABLE, chain)
-    if uses is not None and uses <= _USES:
-        has_hook = nft.has_chains(sock, family, _TABLE, [_hook(chain)])
-        messages = [nft.remove_chain(family, _TABLE, name) for name in ((_hook(chain), chain) if has_hook else (chain,))]
-        sets = [name for name in (_sources(chain), _near(chain)) if nft.has_set(sock, family, _TABLE, name)]
-        sock.is_done([*messages, *(nft.remove_set(family, _TABLE, name) for name in sets)])
-    if nft.table_uses(sock, family, _TABLE) == _OBJECTS:
-        removal = nft.remove_set(family, _TABLE, _MAP, must_be_empty=True)
-        sock.is_done([removal, nft.remove_table(family, _TABLE)])
+def _ends(sock: Socket, version: int, owned: list[tuple[int, bytes, str]]) -> list[Message]:
+    """Of the family's elements that are owned, of the lengths that have no others, and of the table with the last length."""
+    family, going = _FAMILIES[version], [(packed, chain) for one, packed, chain in owned if one == version]
+    messages = [message for packed, chain in going for message in _removals(sock, version, packed, chain)]
+    recorded = [chain for packed, chain in going if _find(sock, version, packed) is not None]
+    for chain in sorted({*(chain for _packed, chain in going), *_chains(sock, family)}):
+        uses = nft.chain_uses(sock, family, _TABLE, chain)
+        if uses is not None and uses - recorded.count(chain) <= _USES:
+            messages += _teardown(sock, family, chain)
+    if nft.table_uses(sock, family, _TABLE) == nft.removed_objects(messages) + _OBJECTS:
+        messages += [nft.remove_set(family, _TABLE, _MAP), nft.remove_table(family, _TABLE)]
+    return messages
+
+
+def _chains(sock: Socket, family: int) -> set[str]:
+    """Of all lengths."""
+    return {name for name, _comment, _target in nft.rules(sock, family, _TABLE) if name.startswith(_PREFIX)}
+
+
+def _teardown(sock: Socket, family: int, chain: str) -> list[Message]:
+    """Of a length: its hook first, which jumps to its chain."""
+    chains = [name for name in (_hook(chain), chain) if nft.has_chains(sock, family, _TABLE, [name])]
+    sets = [name for name in (_sources(chain), _near(chain)) if nft.has_set(sock, family, _TABLE, name)]
+    return [
+        *(nft.remove_chain(family, _TABLE, name) for name in chains),
+        *(nft.remove_set(family, _TABLE, name) for name in sets),
+    ]
 
 
 def _foundation(interface: Interface) -> list[Message]:
@@ -189,7 +203,7 @@ def _pair(packed: bytes, chain: str) -> bytes:
 
 
 def _chain(interface: Interface) -> str:
-    return f"masq-{interface.network.prefixlen}"
+    return f"{_PREFIX}{interface.network.prefixlen}"
 
 
 def _hook(chain: str) -> str:

@@ -26,7 +26,8 @@ import ipaddress
 import struct
 
 from plugins.packet_filters import nft_conditions
-from plugins.packet_filters.nft_table import Element, Part, Table
+from plugins.packet_filters.nft_record import Element
+from plugins.packet_filters.nft_table import Part, Table
 from runtime_core.errors import InvalidArgument
 from runtime_core.interfaces.packet_filter import PortMap
 from runtime_core.network import nft_expressions as nfx
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 _FAMILIES = {4: nft.IPV4, 6: nft.IPV6}
 _LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+#: protocol and port, each padded to a register
+_PORT, _PORT_BYTES = "!B3xH2x", 8
 _NAMES = {number: name for name, number in nfx.PROTOCOLS.items()}
 
 
@@ -200,17 +203,23 @@ def _load(family: int, one: str) -> list[Any]:
 def _key(port: PortMap) -> tuple[str, bytes]:
     """Of the map or set "any" or "at"."""
     ip = ipaddress.ip_address(port.host_ip) if port.host_ip else None
-    key = struct.pack("!B3xH2x", nfx.PROTOCOLS[port.protocol], port.host_port)
+    key = struct.pack(_PORT, nfx.PROTOCOLS[port.protocol], port.host_port)
     return ("at", ip.packed + key) if ip is not None and not ip.is_unspecified else ("any", key)
 
 
 def _read(family: int, element: Element) -> tuple[PortMap, str]:
     size = nft.ADDRESS_BYTES[family]
-    host = element.key[:-8]
-    protocol, host_port = struct.unpack("!B3xH2x", element.key[-8:])
+    host = element.key[:-_PORT_BYTES]
+    protocol, host_port = struct.unpack(_PORT, element.key[-_PORT_BYTES:])
     container_port, _padding = struct.unpack("!HH", element.data[size:])
     host_ip = str(ipaddress.ip_address(host)) if host else ""
     return PortMap(_NAMES[protocol], host_port, container_port, host_ip), str(ipaddress.ip_address(element.data[:size]))
+
+
+def _wider(element: Element) -> Element | None:
+    """A port of one address is led away by the same port of all of them, when that was mapped first."""
+    in_set, _dash, kind = element.in_set.rpartition("-")
+    return Element(f"{in_set}-any", element.key[-_PORT_BYTES:]) if kind == "at" and element.data else None
 
 
 def _part(family: int, name: str) -> Part:
@@ -226,4 +235,4 @@ def _part(family: int, name: str) -> Part:
     return _guard(family)
 
 
-_TABLE = Table("trivet_hostports", _part)
+_TABLE = Table("trivet_hostports", _part, _wider)

@@ -1,48 +1,43 @@
 """A table of nftables in which everything has an owner, and from which everything goes with its owners.
 
     table ip NAME
-      chain PART                                     # a part that is in use: what belongs to it has names that start so
+      chain PART              # a part that is in use: what belongs to it has names that start so
       set, map, chain PART-…
-      chain own-<hash of container id and interface> # what one attachment has
-        jump PART comment "<network> <container id> <interface>"
-        return comment "<set> <key> <data>"
+      chain own-<hash>        # what one attachment has: see nft_record
+      chain waiting           # who comes after whom: see nft_claims
 
-The packets never see the chains `own-…`: they are the record that DEL, CHECK and GC go by, whatever the configuration
-says by then. The kernel refuses to delete a chain that something jumps to: that is how the last owner of a part, and it
-alone, takes the part away. What was read is kept true by the generation that the transaction names. Cold.
+A record jumps to the parts that its elements stand on. By that count the last owner of a part, and it alone, takes the
+part away, in the transaction that takes away its record. What was read is kept true by the generation that it names. Cold.
 """
 
 from __future__ import annotations
 
-import hashlib
-
-from runtime_core.errors import InvalidArgument, Unavailable
-from runtime_core.network import nft_expressions as nfx
+from plugins.packet_filters.nft_claims import Claims
+from plugins.packet_filters.nft_record import (
+    Attachment,
+    Element,
+    check_owner,
+    is_same,
+    own_chain,
+    read_all,
+    read_attachment,
+    record,
+)
+from runtime_core.errors import Unavailable
 from runtime_core.network import nftables as nft
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from plugins.packet_filters.nft_claims import Wider
     from runtime_core.kernel.netlink import Message
     from runtime_core.network.nftables import Socket
 
 
-class Element:
-    """One element of a set or map (`data` is b"" in a set)."""
-
-    __slots__ = ("data", "in_set", "key")
-
-    def __init__(self, in_set: str, key: bytes, data: bytes = b"") -> None:
-        self.in_set, self.key, self.data = in_set, key, data
-
-    def __str__(self) -> str:
-        return f"{self.in_set} {self.key.hex()} {self.data.hex()}".rstrip()
-
-    @classmethod
-    def read(cls, text: str) -> Element:
-        in_set, key, *data = text.split(" ")
-        return cls(in_set, bytes.fromhex(key), bytes.fromhex("".join(data)))
+#: of a rule, at the most: so many inline sets it may have
+_MOST_EXPRESSIONS = 128
 
 
 class Part:
@@ -70,37 +65,32 @@ class Part:
         )
 
 
-class Attachment:
-    """What one owner has in one family."""
-
-    __slots__ = ("elements", "family", "owner", "parts")
-
-    def __init__(self, family: int, owner: str, parts: list[str], elements: list[Element]) -> None:
-        self.family, self.owner, self.parts, self.elements = family, owner, parts, elements
+def _no_wider(_element: Element) -> Element | None:
+    return None
 
 
 class Table:
-    """Of this name, in each family. `part` makes a Part from its name, at least with the names of its sets and chains."""
+    """Of this name, in each family. `part` makes a Part from its name, at least with the names of its sets and chains;
+    `wider` tells the element that leads away the packets of another one, too, when somebody else has it first."""
 
-    def __init__(self, name: str, part: Any) -> None:
-        self.name, self._part = name, part
+    def __init__(self, name: str, part: Callable[[int, str], Part], wider: Wider = _no_wider) -> None:
+        self.name, self._part, self._wider = name, part, wider
 
     def put(self, sock: Socket, family: int, owner: str, parts: list[Part], elements: list[Element]) -> None:
-        """All of it and, of this owner, nothing else; an element that another had is the owner's now. One transaction,
-        which as a rule finds everything as expected; only one that does not looks at what is there."""
+        """All of it and, of this owner, nothing else; for an element that another has it waits. One transaction, which as
+        a rule finds everything as expected; only one that does not looks at what is there."""
         check_owner(owner)
-        wanted = self._record(family, owner, parts, elements)
-        wanted += [nft.element(family, self.name, e.in_set, e.key, e.data, owner, must_be_new=True) for e in elements]
-        # Asked before, for a transaction that fails costs an RCU grace period.
-        if nft.has_chains(sock, family, self.name, [part.name for part in parts]) and sock.is_done(wanted):
+        if self._is_put_at_once(sock, family, owner, parts, elements):
             return
+        wanted = Attachment(family, owner, [part.name for part in parts], elements)
         for _attempt in range(nft.ATTEMPTS):
             generation = sock.generation()
-            earlier = self.find(sock, family, owner)
-            messages = [*self._foundation(family, parts), *self._room(sock, family, earlier, elements), *wanted]
+            earlier, claims = self.find(sock, family, owner), self._claims(sock, family)
+            messages = [*self._foundation(family, parts), *record(family, self.name, wanted, must_be_new=False)]
+            messages += claims.change(owner, earlier, elements)
+            unused = [name for name in earlier.parts if name not in wanted.parts] if earlier else []
+            messages += [*claims.end_queue(), *self._ends(sock, family, unused)]
             if sock.is_done(messages, generation, nft.CHANGED):
-                if earlier is not None:
-                    self._clear(sock, earlier)
                 return
         raise Unavailable(f"nftables: other changes kept interrupting that of table {self.name}")
 
@@ -110,25 +100,25 @@ class Table:
         return any(had)
 
     def find(self, sock: Socket, family: int, owner: str) -> Attachment | None:
-        chain = _chain(owner)
-        listed = _attachments(family, nft.rules(sock, family, self.name, chain))
-        return listed.get(chain)
+        return read_attachment(sock, family, self.name, own_chain(owner))
 
     def everything(self, sock: Socket) -> list[Attachment]:
         """Of both families."""
-        return [one for family in nft.ADDRESS for one in _attachments(family, nft.rules(sock, family, self.name)).values()]
+        return [one for family in nft.ADDRESS for one in read_all(sock, family, self.name)]
 
     def lacking(self, sock: Socket, family: int, owner: str, parts: list[Part], elements: list[Element]) -> list[Element | Part]:
-        """What is not there as `put` made it."""
+        """What is not there as `put` made it; what it rightly waits for is not lacking."""
         missing: list[Element | Part] = []
         for part in parts:
             rules = {name: len(chain[3]) for name, chain in part.chains.items()}
             present = {name: nft.chain_uses(sock, family, self.name, f"{part.name}-{name}") for name in rules}
             if present != rules or nft.chain_uses(sock, family, self.name, part.name) is None:
                 missing.append(part)
+        claims = self._claims(sock, family)
         for element in elements:
             found = nft.find_element(sock, family, self.name, element.in_set, element.key)
-            if found is None or found[0] != element.data or not is_same(found[1], owner):
+            stands = found is not None and found[0] == element.data and is_same(found[1], owner)
+            if not stands and not claims.waits_rightly(element, owner):
                 missing.append(element)
         return missing
 
@@ -141,23 +131,33 @@ class Table:
                 if not messages or sock.is_done(messages, generation):
                     break
 
+    def _is_put_at_once(self, sock: Socket, family: int, owner: str, parts: list[Part], elements: list[Element]) -> bool:
+        """As it is when nobody else wants anything of it. Parts are asked for before: a transaction that fails costs an RCU
+        grace period."""
+        wider = [one for one in map(self._wider, elements) if one is not None]
+        generation = sock.generation() if wider else None
+        names = [part.name for part in parts]
+        if not nft.has_chains(sock, family, self.name, names):
+            return False
+        if any(nft.find_element(sock, family, self.name, one.in_set, one.key) for one in wider):
+            return False
+        messages = record(family, self.name, Attachment(family, owner, names, elements), must_be_new=True)
+        messages += [nft.element(family, self.name, e.in_set, e.key, e.data, owner, must_be_new=True) for e in elements]
+        return sock.is_done(messages, generation)
+
     def _mending(self, sock: Socket, attachment: Attachment) -> list[Message]:
         family, owner = attachment.family, attachment.owner
         parts = [self._part(family, name) for name in attachment.parts]
         missing = self.lacking(sock, family, owner, parts, attachment.elements)
         lame = [part for part in missing if isinstance(part, Part) and part.is_complete]
-        lame += [part for part in parts if any(self._holder(sock, family, one) is None for one in part.shared)]
+        lame += [part for part in parts if any(not self._has(sock, family, one) for one in part.shared)]
         messages = self._foundation(family, lame) if lame else []
-        for one in missing:
-            if isinstance(one, Element) and self._holder(sock, family, one) is None:
-                messages.append(nft.element(family, self.name, one.in_set, one.key, one.data, owner))
+        if any(isinstance(one, Element) for one in missing):
+            messages += self._claims(sock, family).change(owner, attachment, attachment.elements)
         return messages
 
-    def _record(self, family: int, owner: str, parts: list[Part], elements: list[Element]) -> list[Message]:
-        chain = _chain(owner)
-        messages = [nft.chain(family, self.name, chain, must_be_new=True)]
-        messages += [nft.rule(family, self.name, chain, nfx.jump(part.name), owner) for part in parts]
-        return messages + [nft.rule(family, self.name, chain, nfx.leave(), str(element)) for element in elements]
+    def _claims(self, sock: Socket, family: int) -> Claims:
+        return Claims(sock, family, self.name, self._wider)
 
     def _foundation(self, family: int, parts: list[Part]) -> list[Message]:
         """Everything that `parts` are made of; said again, it changes nothing."""
@@ -171,31 +171,10 @@ class Table:
                 full = f"{part.name}-{name}"
                 messages.append(nft.base_chain(family, self.name, full, kind, hook, priority))
                 messages.append(nft.flush_chain(family, self.name, full))
-                messages += [nft.rule(family, self.name, full, expressions) for expressions in rules]
+                for expressions in rules:
+                    messages += nft.rule_with_sets(family, self.name, full, expressions, len(messages) * _MOST_EXPRESSIONS)
             messages += [nft.element(family, self.name, e.in_set, e.key, e.data, "") for e in part.shared]
         return messages
-
-    def _room(self, sock: Socket, family: int, earlier: Attachment | None, elements: list[Element]) -> list[Message]:
-        """What takes away the owner's earlier attachment, and elements that others left behind."""
-        messages, removed = self._removal(sock, earlier)
-        known = {(one.in_set, one.key) for one in removed}
-        for one in elements:
-            if (one.in_set, one.key) not in known and self._holder(sock, family, one) is not None:
-                messages.append(nft.remove_element(family, self.name, one.in_set, one.key))
-        return messages
-
-    def _holder(self, sock: Socket, family: int, element: Element) -> str | None:
-        found = nft.find_element(sock, family, self.name, element.in_set, element.key)
-        return found[1] if found else None
-
-    def _removal(self, sock: Socket, attachment: Attachment | None) -> tuple[list[Message], list[Element]]:
-        """What takes an attachment away, and its elements that nobody else has taken over since."""
-        if attachment is None:
-            return [], []
-        family = attachment.family
-        still = [e for e in attachment.elements if is_same(self._holder(sock, family, e) or "", attachment.owner)]
-        messages = [nft.remove_element(family, self.name, e.in_set, e.key) for e in still]
-        return [*messages, nft.remove_chain(family, self.name, _chain(attachment.owner))], still
 
     def _remove_from(self, sock: Socket, family: int, owner: str) -> bool:
         for _attempt in range(nft.ATTEMPTS):
@@ -203,25 +182,29 @@ class Table:
             attachment = self.find(sock, family, owner)
             if attachment is None:
                 return False
-            if sock.is_done(self._removal(sock, attachment)[0], generation):
-                self._clear(sock, attachment)
+            if sock.is_done(self._removal(sock, attachment), generation):
                 return True
         raise Unavailable(f"nftables: other changes kept interrupting that of table {self.name}")
 
-    def _clear(self, sock: Socket, attachment: Attachment) -> None:
-        """The parts that nobody uses any more, and the table with the last of them. Who came in the meantime is welcome."""
-        family = attachment.family
-        for name in reversed(attachment.parts):
-            if nft.chain_uses(sock, family, self.name, name) == 0:
-                sock.is_done(self._teardown(sock, family, self._part(family, name)))
-        if nft.table_uses(sock, family, self.name) == 0:
-            sock.is_done([nft.remove_table(family, self.name)])
+    def _removal(self, sock: Socket, attachment: Attachment) -> list[Message]:
+        """Of an attachment, of parts that nobody else uses, and of the table with the last of them."""
+        family, claims = attachment.family, self._claims(sock, attachment.family)
+        messages = claims.change(attachment.owner, attachment, [])
+        ends = [nft.remove_chain(family, self.name, own_chain(attachment.owner)), *claims.end_queue()]
+        ends += self._ends(sock, family, attachment.parts)
+        is_last = nft.table_uses(sock, family, self.name) == nft.removed_objects(ends)
+        return [*messages, *ends, *([nft.remove_table(family, self.name)] if is_last else [])]
+
+    def _ends(self, sock: Socket, family: int, names: list[str]) -> list[Message]:
+        """Of those of an attachment's parts to which no other record jumps."""
+        lone = [name for name in reversed(names) if nft.chain_uses(sock, family, self.name, name) == 1]
+        return [message for name in lone for message in self._teardown(sock, family, self._part(family, name))]
 
     def _teardown(self, sock: Socket, family: int, part: Part) -> list[Message]:
         """Of what is there: an administrator may have been quicker with some of it."""
         chains = [name for name in (f"{part.name}-{one}" for one in part.chains) if self._has_chain(sock, family, name)]
         sets = [name for name in (f"{part.name}-{one}" for one in part.sets) if nft.has_set(sock, family, self.name, name)]
-        shared = [one for one in part.shared if self._holder(sock, family, one) is not None]
+        shared = [one for one in part.shared if self._has(sock, family, one)]
         return [
             nft.remove_chain(family, self.name, part.name),
             *(nft.remove_element(family, self.name, one.in_set, one.key) for one in shared),
@@ -229,34 +212,8 @@ class Table:
             *(nft.remove_set(family, self.name, name) for name in sets),
         ]
 
+    def _has(self, sock: Socket, family: int, element: Element) -> bool:
+        return nft.find_element(sock, family, self.name, element.in_set, element.key) is not None
+
     def _has_chain(self, sock: Socket, family: int, name: str) -> bool:
         return nft.chain_uses(sock, family, self.name, name) is not None
-
-
-def is_same(owner: str, other: str) -> bool:
-    """Of one attachment: container and interface decide, for a network can be renamed."""
-    return owner.split(" ")[1:] == other.split(" ")[1:]
-
-
-def check_owner(owner: str) -> None:
-    if len(owner.encode()) > nft.MOST_COMMENT:
-        raise InvalidArgument(
-            f"name: {owner.split(' ')[0]!r} and the container's id are longer than {nft.MOST_COMMENT} bytes together"
-        )
-
-
-def _chain(owner: str) -> str:
-    return "own-" + hashlib.sha256(" ".join(owner.split(" ")[1:]).encode()).hexdigest()[:20]
-
-
-def _attachments(family: int, rules: list[tuple[str, str, str]]) -> dict[str, Attachment]:
-    found: dict[str, Attachment] = {}
-    for chain, comment, target in rules:
-        if not chain.startswith("own-"):
-            continue
-        if target:
-            one = found.setdefault(chain, Attachment(family, comment, [], []))
-            one.parts.append(target)
-        elif chain in found:
-            found[chain].elements.append(Element.read(comment))
-    return found

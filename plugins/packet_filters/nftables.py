@@ -70,6 +70,17 @@ class NftablesFilter:
         with _kernel(f"checking the admission of {owner}") as sock:
             return nft_admission.lacking(sock, addresses, options, owner)
 
+    def is_overruled(self, addresses: list[str], interface: str) -> bool:
+        from plugins.packet_filters import refusals  # here: who maps ports and masquerades needs none of it
+
+        sent = refusals.packets(addresses, interface)
+        return any(refusals.kinds_that_may_drop(version, sent) for version in (4, 6))
+
+    def refusals(self, addresses: list[str], interface: str) -> list[str]:
+        from plugins.packet_filters import refusals
+
+        return refusals.certain(refusals.packets(addresses, interface), [])
+
     def mend(self) -> None:
         with _kernel("mending the rules of nftables") as sock:
             nft_masquerade.mend(sock)

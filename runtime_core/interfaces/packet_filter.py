@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
         An `owner` is "<network> <container id> <interface>". Addresses of pods are given with the length of their network
         ("10.1.0.5/16") and listed without it. Of port maps and admissions container and interface tell whose they are, for a
-        network can be renamed: what the owner had is replaced by a later call, and what somebody else left behind gives way.
+        network can be renamed: what the owner had is replaced by a later call, and what somebody else has is waited for.
         """
 
         def masquerade(self, addresses: list[str], owner: str) -> None:
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
         def map_ports(self, addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> None:
             """Connections to ports of the node, of whatever address of its own, reach the same-family one of `addresses`.
-            Idempotent. What an option cannot mean to this driver is InvalidArgument."""
+            A port that another owner has stays with it, and is this one's when all who came earlier have gone; a port of
+            all addresses is had before those of each. Idempotent. What an option cannot mean to this driver is
+            InvalidArgument."""
             ...
 
         def unmap_ports(self, owner: str) -> list[tuple[PortMap, str]]:
@@ -38,11 +40,11 @@ if TYPE_CHECKING:
             ...
 
         def mapped_ports(self) -> list[tuple[PortMap, str, str]]:
-            """(port map, pod's address, owner) of all."""
+            """(port map, pod's address, owner) of all, also of those whose turn comes later."""
             ...
 
         def lacking_ports(self, addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> list[str]:
-            """What is not there as map_ports made it, in words."""
+            """What is not there as map_ports made it, in words; to wait for a port that another has is no lack."""
             ...
 
         def admit(self, addresses: list[str], options: AdmissionOptions, owner: str) -> None:
@@ -59,6 +61,16 @@ if TYPE_CHECKING:
 
         def lacking_admission(self, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
             """What is not there as admit made it, in words."""
+            ...
+
+        def is_overruled(self, addresses: list[str], interface: str) -> bool:
+            """Whether rules that the driver iptables overrules, and this one does not, may drop what `addresses` send by
+            `interface` ("" when it is not known). Quick: it is asked at each ADD that leaves the choice to the node."""
+            ...
+
+        def refusals(self, addresses: list[str], interface: str) -> list[str]:
+            """In words, the chains of others that certainly drop what `addresses` send by `interface`, or the answers,
+            although it is admitted; without addresses, whatever anybody sends by IPv4."""
             ...
 
         def mend(self) -> None:

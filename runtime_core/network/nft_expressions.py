@@ -20,17 +20,17 @@ _DROP, _ACCEPT, _RETURN = 0, 1, -5 & 0xFFFFFFFF
 _DNAT = 1
 _ESTABLISHED_OR_RELATED = 2 | 4
 #: family → offset of source and of destination address
-_OFFSETS = {IPV4: (12, 16), IPV6: (8, 24)}
+ADDRESS_OFFSETS = {IPV4: (12, 16), IPV6: (8, 24)}
 
 
 def source(family: int, register: int = 0) -> list[Any]:
     """ip saddr"""
-    return [_load(_NETWORK_HEADER, _OFFSETS[family][0], ADDRESS_BYTES[family], register)]
+    return [_load(_NETWORK_HEADER, ADDRESS_OFFSETS[family][0], ADDRESS_BYTES[family], register)]
 
 
 def destination(family: int, register: int = 0) -> list[Any]:
     """ip daddr"""
-    return [_load(_NETWORK_HEADER, _OFFSETS[family][1], ADDRESS_BYTES[family], register)]
+    return [_load(_NETWORK_HEADER, ADDRESS_OFFSETS[family][1], ADDRESS_BYTES[family], register)]
 
 
 def protocol(register: int = 0) -> list[Any]:

@@ -26,6 +26,10 @@ _SIZES = {PROTOCOL: 4, SERVICE: 4, INTERFACE_NAME: 16, ADDRESS[IPV4]: 4, ADDRESS
 _CONCATENATED = 6
 MOST_COMMENT = 250
 JUMP = -3 & 0xFFFFFFFF
+#: of attribute types whose values are attributes, where they are given as bytes
+NESTED = 0x8000
+#: the kernel makes a name of it
+_INLINE = "__set%d"
 _SUBSYSTEM = 10 << 8
 _BEGIN, _END = 0x10, 0x11
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN = range(6)
@@ -122,6 +126,11 @@ def remove_table(family: int, name: str) -> Message:
     return _message(_DELTABLE, family, [(1, name)], _NON_RECURSIVE)
 
 
+def remove_whole_table(family: int, name: str) -> Message:
+    """With all that is in it."""
+    return _message(_DELTABLE, family, [(1, name)])
+
+
 def chain(family: int, in_table: str, name: str, *, must_be_new: bool = False) -> Message:
     return _message(_NEWCHAIN, family, [(1, in_table), (3, name)], CREATE | (EXCL if must_be_new else 0))
 
@@ -140,11 +149,40 @@ def remove_chain(family: int, in_table: str, name: str) -> Message:
     return _message(_DELCHAIN, family, [(1, in_table), (3, name)])
 
 
+def remove_rule(family: int, in_table: str, in_chain: str, handle: int) -> Message:
+    return _message(_DELRULE, family, [(1, in_table), (2, in_chain), (3, struct.pack("!Q", handle))])
+
+
 def rule(family: int, in_table: str, in_chain: str, expressions: list[Any], comment: str = "") -> Message:
     attributes: list[Any] = [(1, in_table), (2, in_chain), (4, [(1, expression) for expression in expressions])]
     if comment:
         attributes.append((7, _comment(comment)))
     return _message(_NEWRULE, family, attributes, CREATE | netlink.APPEND)
+
+
+class InlineSet:
+    """Among the expressions of a rule: what is loaded is in a set that only this rule knows."""
+
+    __slots__ = ("attributes", "elements", "flags", "register")
+
+    def __init__(self, attributes: list[tuple[int, bytes]], elements: bytes, register: int, flags: int) -> None:
+        """As `nft_reading.set_parts` has them; the register that is looked up, and flags (1: it is not in the set)."""
+        self.attributes, self.elements, self.register, self.flags = attributes, elements, register, flags
+
+
+def rule_with_sets(family: int, in_table: str, in_chain: str, expressions: list[Any], first: int) -> list[Message]:
+    """The rule after its inline sets; `first` of the numbers that no other set of the transaction may have."""
+    messages, plain = [], []
+    for identity, one in enumerate(expressions, first):
+        if isinstance(one, InlineSet):
+            named = [(1, in_table), (2, _INLINE)]
+            messages.append(_message(_NEWSET, family, [*named, *one.attributes, (10, number(identity))], CREATE))
+            listed = [*named, (3 | NESTED, one.elements), (4, number(identity))]
+            messages.append(_message(_NEWELEMENT, family, listed, CREATE))
+            lookup = [(1, _INLINE), (2, number(one.register)), (4, number(identity)), (5, number(one.flags))]
+            one = [(1, "lookup"), (2, lookup)]
+        plain.append(one)
+    return [*messages, rule(family, in_table, in_chain, plain)]
 
 
 def new_set(family: int, in_table: str, name: str, key: list[int], data: list[int] | None = None) -> Message:
@@ -183,13 +221,13 @@ def remove_element(family: int, in_table: str, in_set: str, key: bytes) -> Messa
 
 def elements(sock: netlink.Socket, family: int, in_table: str, in_set: str) -> list[tuple[bytes, bytes, str]]:
     """(key, data, comment) of every element; [] when the set is not there."""
-    return _listed(_found(sock, _message(_GETELEMENT, family, [(1, in_table), (2, in_set)], netlink.DUMP)))
+    return _listed(query(sock, _message(_GETELEMENT, family, [(1, in_table), (2, in_set)], netlink.DUMP)))
 
 
 def find_element(sock: netlink.Socket, family: int, in_table: str, in_set: str, key: bytes) -> tuple[bytes, str] | None:
     """(data, comment) of one element, None when there is no such element."""
     wanted = [(3, [(1, [(1, [(1, key)])])])]
-    listed = _listed(_found(sock, _message(_GETELEMENT, family, [(1, in_table), (2, in_set), *wanted])))
+    listed = _listed(query(sock, _message(_GETELEMENT, family, [(1, in_table), (2, in_set), *wanted])))
     return next(((data, comment) for _key, data, comment in listed), None)
 
 
@@ -197,15 +235,24 @@ def rules(sock: netlink.Socket, family: int, in_table: str, in_chain: str = "") 
     """(chain, comment, chain that it jumps to without any condition) of every rule; [] without the table or chain."""
     where = [(1, in_table), *([(2, in_chain)] if in_chain else [])]
     found = []
-    for payload in _found(sock, _message(_GETRULE, family, where, netlink.DUMP)):
+    for payload in query(sock, _message(_GETRULE, family, where, netlink.DUMP)):
         attributes = netlink.decode(payload[4:])
         found.append((_text(attributes[2]), _text(attributes.get(7, b"")[2:]), _target(attributes.get(4, b""))))
     return found
 
 
+def rule_handles(sock: netlink.Socket, family: int, in_table: str, in_chain: str) -> list[tuple[int, str, str]]:
+    """(handle, comment, chain that it jumps to without any condition) of every rule; [] without the table or chain."""
+    found = []
+    for payload in query(sock, _message(_GETRULE, family, [(1, in_table), (2, in_chain)], netlink.DUMP)):
+        attributes = netlink.decode(payload[4:])
+        found.append((_number(attributes[3]), _text(attributes.get(7, b"")[2:]), _target(attributes.get(4, b""))))
+    return found
+
+
 def chain_uses(sock: netlink.Socket, family: int, in_table: str, name: str) -> int | None:
     """How many rules are in it or jump to it, and elements jump to it; None when there is no such chain."""
-    payloads = _found(sock, _message(_GETCHAIN, family, [(1, in_table), (3, name)]))
+    payloads = query(sock, _message(_GETCHAIN, family, [(1, in_table), (3, name)]))
     return _number(netlink.decode(payloads[0][4:])[6]) if payloads else None
 
 
@@ -219,20 +266,26 @@ def has_chains(sock: netlink.Socket, family: int, in_table: str, names: list[str
 
 
 def has_set(sock: netlink.Socket, family: int, in_table: str, name: str) -> bool:
-    return bool(_found(sock, _message(_GETSET, family, [(1, in_table), (2, name)])))
+    return bool(query(sock, _message(_GETSET, family, [(1, in_table), (2, name)])))
 
 
 def table_uses(sock: netlink.Socket, family: int, name: str) -> int | None:
     """How many chains and sets are in it; None when there is no such table."""
-    payloads = _found(sock, _message(_GETTABLE, family, [(1, name)]))
+    payloads = query(sock, _message(_GETTABLE, family, [(1, name)]))
     return _number(netlink.decode(payloads[0][4:])[3]) if payloads else None
+
+
+def removed_objects(messages: list[Message]) -> int:
+    """How many chains and sets the messages take away."""
+    return sum(message.kind in (_SUBSYSTEM | _DELCHAIN, _SUBSYSTEM | _DELSET) for message in messages)
 
 
 def number(value: int) -> bytes:
     return struct.pack("!I", value)
 
 
-def _found(sock: netlink.Socket, message: Message) -> list[bytes]:
+def query(sock: netlink.Socket, message: Message) -> list[bytes]:
+    """Payloads of what a GET request finds; [] when that is not there."""
     while True:
         try:
             return sock.request(message)

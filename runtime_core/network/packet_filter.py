@@ -15,11 +15,18 @@ BACKENDS = {
     "iptables": "plugins.packet_filters.iptables:IptablesFilter",
 }
 DEFAULT = BACKENDS["nftables"]
+#: what knows the rules of the reference plugins
+REFERENCE = "plugins.packet_filters.reference:ReferenceRules"
 
 
 def packet_filter(entry: str) -> Any:
     """A new driver object of "module:attribute", of `DEFAULT` when that is empty."""
     return entry_point.load(entry or DEFAULT)()
+
+
+def reference_rules() -> Any:
+    """A new object that knows what the reference plugins made for pods of this node."""
+    return entry_point.load(REFERENCE)()
 
 
 def chosen(backend: str, field: str, entry: str) -> str:

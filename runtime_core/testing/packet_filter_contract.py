@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from runtime_core.interfaces.packet_filter import AdmissionOptions, PacketFilter, PortMap, PortOptions
+from runtime_core.network import nft_expressions as nfx
+from runtime_core.network import nftables as nft
 from runtime_core.testing import namespaces
 from runtime_core.testing.packet_filter_node import reached, seen_source, wire
 
@@ -229,14 +231,69 @@ class PacketFilterContract:
         assert packet_filter.unmap_ports(_OWNER) == []
         assert packet_filter.mapped_ports() == []
 
-    def test_a_port_that_was_left_behind(self, packet_filter: PacketFilter, node: Path) -> None:
-        """An earlier pod was never taken down: the port is the new one's, and a late unmap leaves it to it."""
-        packet_filter.map_ports(["10.88.0.77/16"], [_WEB], _AS_USUAL, _OTHER)
-        packet_filter.map_ports([_V4[0]], [_WEB], _AS_USUAL, _OWNER)
-        assert reached(node, "tcp", "outside", _V4[4], 8080, _V4[1], 80) == _V4[2]
+    @both
+    @pytest.mark.parametrize("protocol", ["tcp", "udp"])
+    @pytest.mark.parametrize(("first", "second"), [("", ""), ("one", "one"), ("", "one"), ("all", "one"), ("all", "")])
+    def test_two_want_one_port(
+        self, packet_filter: PacketFilter, node: Path, case: tuple[str, ...], protocol: str, first: str, second: str
+    ) -> None:
+        """The new pod of a rolling update comes before the old one goes: the old one keeps the port, then the new one has it.
+        That goes for a port of one address and the same port of all of them, too."""
+        address, pod, outside, _inside, public = case
+        hosts = {"": "", "one": public, "all": "::" if ":" in pod else "0.0.0.0"}
+        old = [PortMap(protocol, 8080, 80, hosts[first])]
+        new = [PortMap(protocol, 8080, 81, hosts[second]), PortMap(protocol, 8082, 82)]
+        for ports, owner in ((old, _OTHER), (new, _OWNER)):
+            packet_filter.map_ports([address], ports, _AS_USUAL, owner)
+        for ports, owner in ((old, _OTHER), (new, _OWNER)):
+            assert packet_filter.lacking_ports([address], ports, _AS_USUAL, owner) == []
+        assert len(packet_filter.mapped_ports()) == 3
+        assert reached(node, protocol, "outside", public, 8080, pod, 80) == outside
+        assert reached(node, protocol, "outside", public, 8082, pod, 82) == outside
         packet_filter.unmap_ports(_OTHER)
+        assert reached(node, protocol, "outside", public, 8080, pod, 81) == outside
+        packet_filter.unmap_ports(_OWNER)
+        assert reached(node, protocol, "outside", public, 8080, pod, 81) is None
+        assert packet_filter.mapped_ports() == []
+
+    @both
+    def test_who_waits_for_a_port_goes_first(self, packet_filter: PacketFilter, node: Path, case: tuple[str, ...]) -> None:
+        """The first one does not see it; nor does it lose the port by being mapped again."""
+        address, pod, outside, _inside, public = case
+        for _time in range(2):
+            packet_filter.map_ports([address], [_WEB], _AS_USUAL, _OWNER)
+            packet_filter.map_ports([address], [PortMap("tcp", 8080, 81)], _AS_USUAL, _OTHER)
+        assert reached(node, "tcp", "outside", public, 8080, pod, 80) == outside
+        packet_filter.unmap_ports(_OTHER)
+        assert reached(node, "tcp", "outside", public, 8080, pod, 80) == outside
+        assert packet_filter.lacking_ports([address], [_WEB], _AS_USUAL, _OWNER) == []
+        packet_filter.unmap_ports(_OWNER)
+        assert reached(node, "tcp", "outside", public, 8080, pod, 80) is None
+
+    @both
+    def test_many_want_one_port(self, packet_filter: PacketFilter, node: Path, case: tuple[str, ...]) -> None:
+        """They have it in the order in which they came, but for those who have gone; one that is mapped again keeps its place,
+        and one that no longer wants it gives it away."""
+        address, pod, outside, _inside, public = case
+        for number in range(5):
+            packet_filter.map_ports([address], [PortMap("tcp", 8080, 80 + number)], _AS_USUAL, f"net c{number} eth0")
+        packet_filter.map_ports([address], [PortMap("tcp", 8080, 81)], _AS_USUAL, "net c1 eth0")
+        packet_filter.unmap_ports("net c2 eth0")
+        packet_filter.map_ports([address], [PortMap("tcp", 8081, 80)], _AS_USUAL, "net c0 eth0")
+        for server_port, owner in ((81, "c1"), (83, "c3"), (84, "c4")):
+            assert reached(node, "tcp", "outside", public, 8080, pod, server_port) == outside
+            packet_filter.unmap_ports(f"net {owner} eth0")
+        assert reached(node, "tcp", "outside", public, 8080, pod, 84) is None
+        assert reached(node, "tcp", "outside", public, 8081, pod, 80) == outside
+
+    def test_a_port_of_one_address_and_the_rest(self, packet_filter: PacketFilter, node: Path) -> None:
+        """Who has it for one address keeps that one from who comes later for all of them, who has it for the others."""
+        packet_filter.map_ports([_V4[0]], [PortMap("tcp", 8080, 80, _V4[4])], _AS_USUAL, _OWNER)
+        packet_filter.map_ports([_V4[0]], [PortMap("tcp", 8080, 81)], _AS_USUAL, _OTHER)
         assert reached(node, "tcp", "outside", _V4[4], 8080, _V4[1], 80) == _V4[2]
-        assert packet_filter.lacking_ports([_V4[0]], [_WEB], _AS_USUAL, _OWNER) == []
+        assert reached(node, "tcp", "outside", "192.0.2.9", 8080, _V4[1], 81) == _V4[2]
+        packet_filter.unmap_ports(_OWNER)
+        assert reached(node, "tcp", "outside", _V4[4], 8080, _V4[1], 81) == _V4[2]
 
     def test_lacking_ports(self, packet_filter: PacketFilter, node: Path) -> None:
         """Nothing where all is as it was made; else in words; also on a node that has none."""
@@ -270,6 +327,22 @@ class PacketFilterContract:
         assert packet_filter.lacking_admission([_V4[0]], AdmissionOptions(bridge="cni0"), _OWNER) == []
         assert packet_filter.lacking_admission([_V4[0]], AdmissionOptions(bridge="cni0", is_isolated=True), _OWNER)
         assert packet_filter.lacking_admission([_V4[0]], AdmissionOptions(bridge="cni1"), _OWNER)
+
+    def test_what_another_table_drops(self, packet_filter: PacketFilter, node: Path) -> None:
+        """It is told by the name of the table, whoever has admitted it; what is dropped of others is not told."""
+        packet_filter.admit(_PODS, AdmissionOptions(), _OWNER)
+        assert packet_filter.refusals(_PODS, "pod") == packet_filter.refusals([], "") == []
+        assert not packet_filter.is_overruled(_PODS, "pod")
+        others = [*nfx.in_name(), *nfx.equals(nfx.interface_name("other")), *nfx.drop()]
+        for name, rule in (("lenient", others), ("strict", nfx.drop())):
+            with nft.Socket() as sock:
+                base = nft.base_chain(nft.IPV4, name, "all", "filter", nft.FORWARD, nft.FILTER)
+                sock.transact([nft.table(nft.IPV4, name), base, nft.rule(nft.IPV4, name, "all", rule)])
+            said = packet_filter.refusals(_PODS, "pod")
+            assert len(said) == (name == "strict")
+            assert not packet_filter.is_overruled(_PODS, "pod")
+        assert "strict" in said[0]
+        assert packet_filter.refusals([_V6[0]], "pod") == []
 
     def test_many_at_once(self, packet_filter: PacketFilter, node: Path) -> None:
         """Twenty pods come and go at the same time, each with all that there is: nothing is lost, nothing stays."""

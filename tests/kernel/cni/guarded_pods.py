@@ -21,10 +21,11 @@ backends = pytest.mark.parametrize("backend", ["nftables", "iptables"])
 class Guarded:
     """Pods on bridges of a node with an uplink, each with the firewall after bridge."""
 
-    def __init__(self, node: Node, backend: str) -> None:
+    def __init__(self, node: Node, backend: str | None) -> None:
         if backend == "iptables":
             need("iptables", "iptables")
-        self.node, self.backend = node, backend
+        self.node = node
+        self.backend: str | None = backend
         self.outside = node.pod("outside")
         uplink(self.outside)
         run("ip", "route", "add", "10.78.0.0/24", "via", "198.51.100.1", place=self.outside)
@@ -55,6 +56,6 @@ class Guarded:
 
 
 @contextmanager
-def made(directory: Path, backend: str) -> Iterator[Guarded]:
+def made(directory: Path, backend: str | None) -> Iterator[Guarded]:
     with main_node.made(directory) as node:
         yield Guarded(node, backend)

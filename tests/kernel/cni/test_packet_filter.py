@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +26,7 @@ from runtime_core.network.namespace import open_namespace
 from runtime_core.testing import namespaces
 from runtime_core.testing.tools import need
 from tests.kernel.cni.main_node import on, run, uplink
-from tests.kernel.cni.port_traffic import filters
+from tests.kernel.cni.port_traffic import filters, rules
 
 _PODS, _OWNER = ["10.77.0.2/24", "fd77::2/64"], "net c1 eth0"
 _WEB = PortMap("tcp", 8080, 80)
@@ -68,6 +71,53 @@ def test_the_last_one_leaves_nothing_behind(driver: PacketFilter) -> None:
     driver.unmasquerade(_OWNER, [])
     driver.unmap_ports(_OWNER)
     assert filters() == ""
+
+
+@pytest.mark.parametrize("changes", range(1, 8))
+def test_a_removal_that_was_killed(driver: PacketFilter, changes: int) -> None:
+    """After any of its changes of the packet filter, or before: the same calls again leave nothing."""
+    _come(driver, _PODS, 8080, _OWNER)
+    pid = os.fork()
+    if pid == 0:
+        _die_after(changes)
+        _go(driver, _PODS, _OWNER)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] in (0, signal.SIGKILL)
+    _go(driver, _PODS, _OWNER)
+    assert _leftovers() == ""
+
+
+def test_two_that_are_each_the_last(driver: PacketFilter) -> None:
+    """At the same time: chains, sets and tables that both stood on go with whoever is the later one."""
+    others = ["10.77.0.3/24", "fd77::3/64"]
+    for _time in range(5):
+        _come(driver, _PODS, 8080, _OWNER)
+        _come(driver, others, 8081, "net c2 eth0")
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda one: _go(driver, *one), [(_PODS, _OWNER), (others, "net c2 eth0")]))
+        assert _leftovers() == ""
+
+
+def _die_after(changes: int) -> None:
+    """This process, as if by kill -9, when it has changed the packet filter so many times."""
+    left = [changes]
+
+    def deadly(change: Callable[..., None]) -> Callable[..., None]:
+        def wrapped(*arguments: Any) -> None:
+            change(*arguments)
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return wrapped
+
+    nft.Socket.transact = deadly(nft.Socket.transact)  # type: ignore[method-assign]
+    ipt_command.restore = deadly(ipt_command.restore)
+
+
+def _leftovers() -> str:
+    """All that is ours, also where no rule is left in it."""
+    return "".join(line for line in rules().splitlines() if "trivet" in line.lower() or "CNI-" in line)
 
 
 def test_nothing_is_left_of_many_at_once(driver: PacketFilter) -> None:

@@ -131,7 +131,7 @@ def test_gc_mends(mapped: Mapped, break_: list[str]) -> None:
         ({"externalSetMarkChain": "X"}, "externalSetMarkChain: only the iptables backend"),
         ({"externalSetMarkChain": "A B", "backend": "iptables"}, "externalSetMarkChain: 'A B' is not the name of a chain"),
         ({"conditionsV4": "x"}, "conditionsV4: 'x' is not a list of text"),
-        ({"conditionsV4": ["-s", "10.0.0.1"]}, "conditionsV4: '-s 10.0.0.1': the nftables backend understands"),
+        ({"conditionsV4": ["-s", "10.0.0.1"]}, "conditionsV4: '-s 10.0.0.1': nft says: "),
         ({"conditionsV4": ["ip", "saddr", "10.0.0.1"], "backend": "iptables"}, "conditionsV4: 'ip' is not of iptables"),
         ({"conditionsV6": ["x\ny"]}, "conditionsV6: 'x\\ny' has a character that no condition needs"),
         ({"prevResult": None}, "prevResult is missing"),

@@ -93,28 +93,3 @@ def test_a_configuration_that_asks_for_what_there_is_not() -> None:
 def test_conditions_of_nftables(text: str, version: int, count: int) -> None:
     """As many expressions of the kernel as they stand for."""
     assert len(expressions(text, version, "conditionsV4")) == count
-
-
-@pytest.mark.parametrize(
-    ("text", "version", "message"),
-    [
-        ("ip saddr { 10.0.0.1, 10.0.0.2 }", 4, "conditionsV4: '{' is not an IPv4 address or network"),
-        ("ip saddr fd00::1", 4, "is not an IPv4 address"),
-        ("ip6 saddr fd00::1", 4, "ip6 is not of IPv4"),
-        ("ip saddr", 4, "the last condition has no value"),
-        ("ip saddr !=", 4, "the last condition has no value"),
-        ("ct state new", 4, "conditionsV4: 'ct state new': the nftables backend understands"),
-        ("-s 10.0.0.0/8", 4, "conditionsV4: '-s 10.0.0.0/8': the nftables backend understands"),
-        ("iifname eth*", 4, "the nftables backend understands"),
-        ("tcp dport http", 4, "'http' is not a number from 0 to 65535"),
-        ("tcp dport 65536", 4, "'65536' is not a number"),
-        ("mark -1", 4, "'-1' is not a number"),
-        ("meta", 4, "the nftables backend understands"),
-        ("meta l4proto icmp", 4, "the nftables backend understands"),
-    ],
-)
-def test_conditions_that_nftables_is_not_told(text: str, version: int, message: str) -> None:
-    """They are refused by the field and not left out."""
-    with pytest.raises(InvalidArgument) as error:
-        expressions(text, version, "conditionsV4")
-    assert message in str(error.value)

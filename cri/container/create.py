@@ -218,3 +218,5 @@ def _check_mounts(config: api.ContainerConfig) -> None:
             os.stat(mount.host_path)
         except FileNotFoundError:
             raise NotFound(f"config.mounts[{number}].host_path: {mount.host_path!r} does not exist") from None
+        except OSError as error:
+            raise paths.wrong_path(error, f"config.mounts[{number}].host_path: {mount.host_path!r}") from error

@@ -28,6 +28,7 @@ _WRONG = {
     errno.ENOTDIR: "a part of it is not a directory",
     errno.ELOOP: "its symbolic links lead in a circle, or through procfs",
     errno.ENAMETOOLONG: "it is too long",
+    errno.EOPNOTSUPP: "it is missing, and nothing can be made in its file system",
     errno.EROFS: "it is missing, and cannot be made in a read-only file system",
 }
 
@@ -57,10 +58,7 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
     A symbolic link that leads nowhere is followed within `root`, and what it names is made. OSError as from
     open(2); `wrong_path` says it in words.
     """
-
-    def make(name: str, parent: int) -> None:
-        os.mkdir(name, mode, dir_fd=parent)
-
+    make = _directory_maker(mode)
     return _open_or_make(root, path, _DIRECTORY, make, make)
 
 
@@ -75,7 +73,20 @@ def make_file(root: int, path: str, mode: int = 0o644) -> int:
 
 def open_or_make(root: int, path: str, make: Make) -> int:
     """O_PATH descriptor of what `path` leads to below `root`, made by `make` when it is missing; its directories as ever."""
-    return _open_or_make(root, path, os.O_PATH, make, lambda name, parent: os.mkdir(name, 0o755, dir_fd=parent))
+    return _open_or_make(root, path, os.O_PATH, make, _directory_maker(0o755))
+
+
+def _directory_maker(mode: int) -> Make:
+    def make(name: str, parent: int) -> None:
+        try:
+            os.mkdir(name, mode, dir_fd=parent)
+        except OSError as error:
+            # So says a file system of the kernel's own, such as procfs, whose directories nobody makes (mkdir(2)).
+            if error.errno in (errno.ENOENT, errno.EPERM):
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), name) from error
+            raise
+
+    return make
 
 
 def _open_or_make(root: int, path: str, flags: int, make: Make, make_parent: Make) -> int:

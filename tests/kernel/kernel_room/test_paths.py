@@ -111,7 +111,7 @@ def test_dangling_links_are_followed_within_the_root(
         ({}, "/file/x/y", "not a directory"),
         ({}, "/" + "x" * 256, "too long"),
         ({"a": "x" * 255 + "/" + "y" * 256}, "/a", "too long"),
-        ({}, "/x" * 3000, "too long"),
+        ({}, "/" + "/".join(["x" * 255] * 17), "too long"),
     ],
 )
 @pytest.mark.parametrize("make", [paths.make_directories, paths.make_file])

@@ -77,11 +77,6 @@ class CniError(TrivetError):
 
 
 def _command_line(kind: str, modules: dict[str, str], arguments: list[str]) -> int:
-    if arguments == ["--version"]:
-        from runtime_core.version import VERSION  # here: no call needs it
-
-        print(f"{kind} {VERSION}", flush=True)
-        return 0
     command = getattr(importlib.import_module(modules[kind]), "command_line", None)
     if command is None:
         print(f"{kind}: takes no arguments: its parameters are in the environment (CNI specification)", file=sys.stderr)

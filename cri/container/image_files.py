@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from runtime_core.interfaces.runtime import RootMount
 from runtime_core.kernel import paths, syscalls

@@ -20,7 +20,6 @@ import cni_plugins.__main__
 import cri.__main__
 import csi_driver.__main__
 import trivet.__main__
-from cni_plugins import skel
 from runtime_core import command_line
 from runtime_core.errors import DeadlineExceeded, FailedPrecondition, NotFound, PermissionDenied, Unavailable
 from runtime_core.log import Log
@@ -68,12 +67,6 @@ def test_the_version_is_told(name: str) -> None:
     assert (told.stdout, told.stderr) == (f"{name} {VERSION}\n", "")
     assert version("trivet") == VERSION
     assert re.search(r"attr = .runtime_core.version.VERSION.", (_ROOT / "pyproject.toml").read_text())
-
-
-def test_the_executables_of_cni_tell_it_too(capfd: pytest.CaptureFixture[str]) -> None:
-    """Though a runtime asks them otherwise."""
-    assert skel.answer("bridge", {}, "", b"", ["--version"]) == (0, b"")
-    assert capfd.readouterr().out == f"bridge {VERSION}\n"
 
 
 @pytest.mark.parametrize("buffered", [True, False])

@@ -126,11 +126,18 @@ def test_streams_can_be_opened_again_in_exec_as_in_init(mapped: Box, uid: int) -
 
 
 @pytest.mark.parametrize("uid", [0, 1000])
-def test_a_terminal_can_be_opened_again_in_exec(mapped: Box, uid: int) -> None:
+def test_a_terminal_can_be_opened_again_in_exec_as_in_init(mapped: Box, uid: int) -> None:
     """Its owner is the process's user, so that /dev/stdout and /dev/tty open."""
+    script = "stat -c %u $(tty); echo out > /dev/stdout; echo err > /dev/stderr; echo tty > /dev/tty; stty -echo < /dev/stdin"
+    user = mapped.process["user"]
+    mapped.process.update(terminal=True, args=["/bin/sh", "-c", script], user={"uid": uid, "gid": 1000})
+    init = mapped.create()
+    start(init)
+    assert read_all(init.console).split() == [str(uid), "out", "err", "tty"]
+    mapped.end(init)
+    mapped.process.update(terminal=False, user=user)
     init = mapped.background()
     null = os.open("/dev/null", os.O_RDWR)
-    script = "stat -c %u $(tty); echo out > /dev/stdout; echo err > /dev/stderr; echo tty > /dev/tty; stty -echo < /dev/stdin"
     request = mapped.exec_request(
         init, (null, null, null), "/bin/sh", "-c", script, terminal=True, user={"uid": uid, "gid": 1000}
     )

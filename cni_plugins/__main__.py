@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from runtime_core.errors import TrivetError
+from runtime_core import command_line
 
 _CALL = "call"
 #: command → (module below cni_plugins.commands with `configure(parser)` and `run(arguments)`, what it does)
@@ -25,8 +25,12 @@ COMMANDS = {
 
 
 def main(words: list[str] | None = None) -> int:
-    words = sys.argv[1:] if words is None else words
+    return command_line.run("trivet-cni", lambda: _main(sys.argv[1:] if words is None else words))
+
+
+def _main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="trivet-cni", description="Trivet's CNI plugins.")
+    command_line.add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (module_name, what) in COMMANDS.items():
         command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
@@ -38,11 +42,7 @@ def main(words: list[str] | None = None) -> int:
     if others and not arguments.passes_on:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     arguments.others = others
-    try:
-        return int(arguments.run(arguments))
-    except TrivetError as error:
-        print(f"trivet-cni: {error}", file=sys.stderr)
-        return error.exit_status
+    return int(arguments.run(arguments))
 
 
 if __name__ == "__main__":

@@ -6,24 +6,26 @@ import argparse
 import os
 import sys
 
-from csi_driver.daemon import Daemon
 from csi_driver.settings import DEFAULT_FILE, SECTION, Settings
-from runtime_core import config
-from runtime_core.errors import TrivetError, from_oserror
+from runtime_core import command_line, config
 
 
 def main() -> int:
-    try:
-        Daemon(config.settings(Settings, _parse(), DEFAULT_FILE, SECTION)).run()
-    except (TrivetError, OSError) as failure:
-        error = failure if isinstance(failure, TrivetError) else from_oserror(failure, "starting")
-        print(f"trivet-csi: {error}", file=sys.stderr)
-        return error.exit_status
+    return command_line.run("trivet-csi", _main)
+
+
+def _main() -> int:
+    arguments = _parse()
+    command_line.need_root("serve mounts volumes")
+    from csi_driver.daemon import Daemon  # now: it brings grpc, which --help and --version need not
+
+    Daemon(config.settings(Settings, arguments, DEFAULT_FILE, SECTION)).run()
     return 0
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="trivet-csi", description="Trivet's CSI hostpath driver.")
+    command_line.add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     config.add_options(commands.add_parser("serve", help="serve CSI on a socket"), Settings, DEFAULT_FILE)
     arguments = parser.parse_args()

@@ -41,5 +41,8 @@ class Log:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
         record = {"time": stamp, "level": level, "event": event, **self._bound, **fields}
-        self._stream.write(json.dumps(record, default=str) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(json.dumps(record, default=str) + "\n")
+            self._stream.flush()
+        except OSError:
+            return  # the log's reader has gone, or its disk is full: there is nobody to tell, and the work goes on

@@ -7,6 +7,7 @@ import argparse
 from cni_plugins.commands.install import add_settings
 from cni_plugins.install import find_settings
 from cni_plugins.service import server
+from runtime_core import command_line
 from runtime_core.errors import AlreadyExists
 
 
@@ -16,6 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    command_line.need_root("serve enters the network namespaces of its callers")
     settings = find_settings(arguments.packet_filter, socket=arguments.socket, idle=arguments.idle)
     path = settings["socket"]
     if not server.serve(settings, path, arguments.idle, lambda: print(f"trivet-cni serves {path}", flush=True)):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cri.api.v1 import api_pb2 as api
+from cri.container import image_files
 from cri.service import Service
 from cri.translate import names, security
 from cri.translate.container import Device, Inputs, container_spec
@@ -23,7 +24,6 @@ from runtime_core.sandbox.node import Node
 from runtime_core.sandbox.records import ContainerRecord, SandboxRecord, State
 from runtime_core.serving.gate import Call
 
-_MOST_PASSWD = 4 * 1024 * 1024
 _MOST_PROFILE = 4 * 1024 * 1024
 
 
@@ -91,33 +91,12 @@ def _inputs(
         sandbox=sandbox,
         image=image.config,
         facts=service.facts,
-        passwd=_from_layers(root, "etc/passwd"),
-        group=_from_layers(root, "etc/group"),
+        passwd=image_files.read(root, "etc/passwd"),
+        group=image_files.read(root, "etc/group"),
         localhost_profile=_localhost_profile(security.seccomp_kind(context)),
         devices={device.host_path: host_device(device.host_path) for device in config.devices},
         pid_target=_pid_target(service.node, context.namespace_options, sandbox),
     )
-
-
-def _from_layers(root: RootMount, path: str) -> bytes:
-    """A small file as the image has it: of the highest layer that has the path at all."""
-    for layer in root.lower:
-        directory = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            descriptor = paths.open_in_root(directory, path, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError as error:
-            if paths.is_missing(error):
-                continue
-            return b""  # a symlink that leads nowhere, or a whiteout's device
-        finally:
-            os.close(directory)
-        try:
-            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
-                return b""  # a whiteout
-            return paths.read_bounded(descriptor, _MOST_PASSWD, f"the image's /{path}")
-        finally:
-            os.close(descriptor)
-    return b""
 
 
 def _localhost_profile(kind: tuple[str, str]) -> dict[str, Any] | None:
@@ -218,3 +197,5 @@ def _check_mounts(config: api.ContainerConfig) -> None:
             os.stat(mount.host_path)
         except FileNotFoundError:
             raise NotFound(f"config.mounts[{number}].host_path: {mount.host_path!r} does not exist") from None
+        except OSError as error:
+            raise paths.wrong_path(error, f"config.mounts[{number}].host_path: {mount.host_path!r}") from error

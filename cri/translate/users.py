@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cri.api.v1 import api_pb2 as api
 from runtime_core.errors import InvalidArgument
 
 _HIGHEST_ID = 2**31 - 1
+_MOST_GROUPS = 65536  # NGROUPS_MAX of setgroups(2)
+_SHOWN = 64  # of a value that may be as long as a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +24,8 @@ class User:
 def image_identity(user: str) -> tuple[int | None, str]:
     """(uid, user name) as CRI's Image wants them: one of the two, of the part before the colon."""
     name = user.partition(":")[0]
-    if not name:
-        return None, ""
-    if name.isdigit():
-        return _identity(name, "image user"), ""
-    return None, name
+    uid = _number(name)
+    return uid, "" if uid is not None else name
 
 
 def resolve(security: api.LinuxContainerSecurityContext, image_user: str, passwd: bytes, group: bytes) -> User:
@@ -38,58 +38,82 @@ def resolve(security: api.LinuxContainerSecurityContext, image_user: str, passwd
     else:
         wanted, _, wanted_group = image_user.partition(":")
         field = "image user"
-    entry = _find_user(wanted or "0", _lines(passwd, 7), f"{field}: user")
-    uid, gid, home = entry[0], entry[1], entry[2]
-    groups_of = _lines(group, 4)
+    uid, gid, home, name = _find_user(wanted or "0", passwd, f"{field}: user")
     if security.HasField("run_as_group"):
         if not (security.HasField("run_as_user") or security.run_as_username):
             raise InvalidArgument("config.linux.security_context.run_as_group: needs run_as_user or run_as_username")
         gid = _identity(str(security.run_as_group.value), "config.linux.security_context.run_as_group")
     elif wanted_group:
-        gid = _find_group(wanted_group, groups_of)
-    extra = {_identity(str(g), "config.linux.security_context.supplemental_groups") for g in security.supplemental_groups}
-    if security.supplemental_groups_policy == api.Merge and entry[3]:
-        extra |= {int(line[2]) for line in groups_of if entry[3] in line[3].split(",") and _is_identity(line[2])}
-    return User(uid, gid, tuple(sorted(extra | {gid})), home)
+        gid = _find_group(wanted_group, group)
+    groups = {gid}
+    groups.update(_identity(str(g), "config.linux.security_context.supplemental_groups") for g in security.supplemental_groups)
+    if security.supplemental_groups_policy == api.Merge and name:
+        groups.update(_groups_of(name, group))
+    if len(groups) > _MOST_GROUPS:
+        raise InvalidArgument(f"{field}: {len(groups)} groups are more than the {_MOST_GROUPS} that a process can have")
+    return User(uid, gid, tuple(sorted(groups)), home)
 
 
-def _find_user(wanted: str, lines: list[list[str]], what: str) -> tuple[int, int, str, str]:
-    """(uid, gid, home, name) of a name or a number; a number needs no line."""
-    if wanted.lstrip("-").isdigit():
+def _find_user(wanted: str, passwd: bytes, what: str) -> tuple[int, int, str, str]:
+    """(uid, gid, home, name) of a name or a number. A number needs no line, and of one takes what is there (as containerd)."""
+    if _is_numeric(wanted):
         uid = _identity(wanted, what)
-        for line in lines:
-            if line[2] == str(uid):
-                return uid, _identity(line[3], what), line[5] or "/", line[0]
+        for name, _password, number, gid, _comment, home, *_ in _lines(passwd, 7):
+            if _number(number) == uid:
+                return uid, _number(gid) or 0, home or "/", name
         return uid, 0, "/", ""
-    for line in lines:
-        if line[0] == wanted:
-            return _identity(line[2], what), _identity(line[3], what), line[5] or "/", line[0]
-    raise InvalidArgument(f"{what} {wanted!r} is not in the image's /etc/passwd")
+    for name, _password, number, gid, _comment, home, *_ in _lines(passwd, 7):
+        if name == wanted:
+            what = f"{what} {wanted!r} in the image's /etc/passwd"
+            return _identity(number, f"{what}: uid"), _identity(gid or "0", f"{what}: gid"), home or "/", name
+    raise InvalidArgument(f"{what} {wanted[:_SHOWN]!r} is not in the image's /etc/passwd")
 
 
-def _find_group(wanted: str, lines: list[list[str]]) -> int:
-    if wanted.lstrip("-").isdigit():
+def _find_group(wanted: str, group: bytes) -> int:
+    if _is_numeric(wanted):
         return _identity(wanted, "image user: group")
-    for line in lines:
-        if line[0] == wanted:
-            return _identity(line[2], "image user: group")
-    raise InvalidArgument(f"image user: group {wanted!r} is not in the image's /etc/group")
+    for name, _password, gid, *_ in _lines(group, 4):
+        if name == wanted:
+            return _identity(gid, f"image user: group {wanted!r} in the image's /etc/group")
+    raise InvalidArgument(f"image user: group {wanted[:_SHOWN]!r} is not in the image's /etc/group")
 
 
-def _lines(content: bytes, fields: int) -> list[list[str]]:
-    found = []
-    for line in content.decode(errors="replace").splitlines():
-        parts = line.strip().split(":")
-        if len(parts) >= fields and not line.startswith("#"):
-            found.append(parts)
-    return found
+def _groups_of(user: str, group: bytes) -> Iterator[int]:
+    """The groups that name `user` among their members; a line without a usable number names none."""
+    for _name, _password, number, members, *_ in _lines(group, 4):
+        gid = _number(number)
+        if gid is not None and user in members.split(","):
+            yield gid
 
 
-def _is_identity(text: str) -> bool:
-    return text.isdigit() and int(text) <= _HIGHEST_ID
+def _lines(content: bytes, fields: int) -> Iterator[list[str]]:
+    """The lines of passwd(5) or group(5), with at least `fields` fields: what is missing is empty.
+
+    Left out are comments, blank lines and those of NIS (+ and -), which name nobody of the image.
+    """
+    for line in content.split(b"\n"):
+        stripped = line.strip()
+        if stripped and stripped[:1] not in (b"#", b"+", b"-"):
+            parts = stripped.decode(errors="surrogateescape").split(":")
+            yield parts + [""] * (fields - len(parts))
+
+
+def _is_numeric(text: str) -> bool:
+    """Whether it is a number, in or out of range: such a one is never a name (CVE-2024-40635)."""
+    digits = text.lstrip("-")
+    return digits.isascii() and digits.isdigit()
+
+
+def _number(text: str) -> int | None:
+    """The id that `text` is; None where it is none."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    digits = text.lstrip("0") or "0"
+    return int(digits) if len(digits) <= len(str(_HIGHEST_ID)) and int(digits) <= _HIGHEST_ID else None
 
 
 def _identity(text: str, field: str) -> int:
-    if not _is_identity(text):
-        raise InvalidArgument(f"{field}: {text!r} is not within 0..{_HIGHEST_ID}")
-    return int(text)
+    number = _number(text)
+    if number is None:
+        raise InvalidArgument(f"{field}: {text[:_SHOWN]!r} is not within 0..{_HIGHEST_ID}")
+    return number

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import os
 
-from runtime_core.kernel import mounts, paths, syscalls
+from runtime_core.kernel import mounts, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime_core.container.mount_options import Options
 
 
-def mount(root: int, destination: str, options: Options) -> None:
-    """Mount below `root`. The process is in its cgroup namespace already."""
+def mount(target: int, options: Options) -> None:
+    """Mount on the directory `target`. The process is in its cgroup namespace already."""
     with open("/proc/self/cgroup", "rb") as file:
         hierarchies = [os.fsdecode(line.rstrip(b"\n").split(b":", 2)[1]) for line in file]
-    target = paths.make_directories(root, destination)
-    try:
-        if hierarchies == [""]:
-            _attach(mounts.filesystem("cgroup2", (), options.attributes, "cgroup"), target)
-        else:
-            _mount_controllers(target, [entry for entry in hierarchies if entry], options.attributes)
-    finally:
-        os.close(target)
+    if hierarchies == [""]:
+        _attach(mounts.filesystem("cgroup2", (), options.attributes, "cgroup"), target)
+    else:
+        _mount_controllers(target, [entry for entry in hierarchies if entry], options.attributes)
 
 
 def _mount_controllers(target: int, hierarchies: list[str], attributes: int) -> None:

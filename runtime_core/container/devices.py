@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from runtime_core.errors import FailedPrecondition, InvalidArgument, from_oserror
+from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.kernel import paths
 
 TYPE_CHECKING = False
@@ -41,13 +41,14 @@ def with_default_rules(resources: dict[str, Any]) -> dict[str, Any]:
 def populate(directory: int, configured: list[dict[str, Any]]) -> None:
     """Put the default and the `configured` devices and links into /dev, open as `directory`.
 
-    Those that are configured elsewhere are left to `populate_elsewhere`.
+    One that is configured stands for the default of its name; those elsewhere are left to `populate_elsewhere`.
     """
+    below = {path.removeprefix("dev/"): device for path, device in _by_path(configured) if path.startswith("dev/")}
     for name, major, minor in _DEFAULT:
-        _make(directory, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), (0, 0))
-    for device in configured:
-        if device["path"].startswith("/dev/"):
-            _make_below(directory, device["path"].removeprefix("/dev/"), device)
+        if name not in below:
+            _make(directory, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), (0, 0))
+    for path, device in below.items():
+        _make_below(directory, path, device)
     for name, target in _LINKS:
         try:
             os.symlink(target, name, dir_fd=directory)
@@ -56,21 +57,45 @@ def populate(directory: int, configured: list[dict[str, Any]]) -> None:
 
 
 def populate_elsewhere(root: int, configured: list[dict[str, Any]]) -> None:
-    """The `configured` devices that are not in /dev, below the container's root."""
+    """The `configured` devices that are not in /dev, below the container's root, where its links lead."""
+    for path, device in _by_path(configured):
+        if not path.startswith("dev/"):
+            _make_elsewhere(root, path, device)
+
+
+def _by_path(configured: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Each with its path, relative to the root and without empty parts."""
+    found = []
     for device in configured:
-        if not device["path"].startswith("/dev/"):
-            _make_below(root, device["path"], device)
+        parts = [part for part in device["path"].split("/") if part not in ("", ".")]
+        if not parts or ".." in parts or device["path"].endswith("/"):
+            raise InvalidArgument(f"linux.devices: {device['path']!r} is not the path of a device")
+        found.append(("/".join(parts), device))
+    return found
 
 
 def _make_below(directory: int, path: str, device: dict[str, Any]) -> None:
     head, _, name = path.rpartition("/")
-    if name in ("", ".", ".."):
-        raise InvalidArgument(f"linux.devices: {device['path']!r} is not the path of a device")
-    parent = paths.make_directories(directory, head)
+    try:
+        parent = paths.make_directories(directory, head)
+    except OSError as error:
+        raise paths.wrong_path(error, f"linux.devices: {device['path']!r}") from error
     try:
         _make(parent, name, *_parse(device))
     finally:
         os.close(parent)
+
+
+def _make_elsewhere(root: int, path: str, device: dict[str, Any]) -> None:
+    mode, number, owner = _parse(device)
+    try:
+        made = paths.open_or_make(root, path, lambda name, parent: _make_node(parent, name, mode, number, owner))
+    except OSError as error:
+        raise paths.wrong_path(error, f"linux.devices: {device['path']!r}") from error
+    try:
+        _check(os.fstat(made), device["path"], mode, number)
+    finally:
+        os.close(made)
 
 
 def _parse(device: dict[str, Any]) -> tuple[int, int, tuple[int, int]]:
@@ -86,13 +111,19 @@ def _parse(device: dict[str, Any]) -> tuple[int, int, tuple[int, int]]:
 def _make(directory: int, name: str, mode: int, number: int, owner: tuple[int, int]) -> None:
     """Make one node. What is there already must be that device: nothing is followed (CVE-2026-41579)."""
     try:
-        os.mknod(name, mode, number, dir_fd=directory)
+        _make_node(directory, name, mode, number, owner)
     except FileExistsError:
-        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if stat.S_IFMT(there.st_mode) != stat.S_IFMT(mode) or there.st_rdev != number:
-            raise FailedPrecondition(f"device {name} of the image is not the device that belongs there") from None
-        return
+        _check(os.stat(name, dir_fd=directory, follow_symlinks=False), name, mode, number)
     except OSError as error:
-        raise from_oserror(error, f"linux.devices: making {name}") from error
+        raise paths.wrong_path(error, f"linux.devices: making {name!r}") from error
+
+
+def _make_node(directory: int, name: str, mode: int, number: int, owner: tuple[int, int]) -> None:
+    os.mknod(name, mode, number, dir_fd=directory)
     if owner != (0, 0):
         os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
+
+
+def _check(there: os.stat_result, name: str, mode: int, number: int) -> None:
+    if stat.S_IFMT(there.st_mode) != stat.S_IFMT(mode) or there.st_rdev != number:
+        raise FailedPrecondition(f"device {name} of the image is not the device that belongs there")

@@ -31,7 +31,10 @@ _SECONDS = 60.0  # as for create: a dead file system below the program or its di
 
 
 class ExecRequest:
-    """One process to run in the container whose init is `init_pidfd`."""
+    """One process to run in the container whose init is `init_pidfd`.
+
+    `user_namespace`: descriptor of the one that the container is in, -1 when that is ours.
+    """
 
     __slots__ = ("cgroup_path", "cgroups", "init_pidfd", "process", "seccomp", "stdio", "user_namespace")
 
@@ -44,7 +47,7 @@ class ExecRequest:
         seccomp: bytes,
         cgroups: CgroupManager,
         cgroup_path: str,
-        user_namespace: bool = False,
+        user_namespace: int = -1,
     ) -> None:
         self.init_pidfd, self.process, self.stdio = init_pidfd, process, stdio
         self.seccomp, self.cgroups, self.cgroup_path = seccomp, cgroups, cgroup_path
@@ -117,7 +120,7 @@ def _run(channel: socket.socket, request: ExecRequest, credentials: Credentials,
 
 
 def _enter(step: init.Step, channel: socket.socket, request: ExecRequest, credentials: Credentials) -> None:
-    init.leave_parent({channel.fileno(), request.init_pidfd, *request.stdio})
+    init.leave_parent({channel.fileno(), request.init_pidfd, request.user_namespace, *request.stdio})
     os.setsid()
     credentials.open_label()
     step.doing = "setting oom_score_adj"
@@ -125,12 +128,20 @@ def _enter(step: init.Step, channel: socket.socket, request: ExecRequest, creden
         adjust_oom_score(credentials.oom_score_adj)
     step.doing = "joining cgroups"
     request.cgroups.attach(request.cgroup_path, 0)
+    step.doing = "giving the standard streams to the user"
+    owner = init.host_uid(credentials, request.user_namespace)
+    if not request.process.get("terminal"):
+        give_stdio(request.stdio, owner)
     step.doing = "entering the container"
+    has_user_namespace = request.user_namespace >= 0
     try:
-        syscalls.setns(request.init_pidfd, _ALL | (syscalls.CLONE_NEWUSER if request.user_namespace else 0))
+        syscalls.setns(request.init_pidfd, _ALL | (syscalls.CLONE_NEWUSER if has_user_namespace else 0))
     except ProcessLookupError:
         raise FailedPrecondition("the container has ended") from None
     os.close(request.init_pidfd)
+    if has_user_namespace:
+        os.close(request.user_namespace)
+        init.become_root()
     syscalls.new_session_keyring("trivet")
 
 
@@ -138,6 +149,4 @@ def _take_streams(request: ExecRequest, uid: int) -> tuple[int, ...]:
     if request.process.get("terminal"):
         return (open_console(request.process.get("consoleSize") or {}, uid, at_dev_console=False),)
     take_stdio(request.stdio)
-    if not request.user_namespace:  # where these pipes' owner has no name, so that they stay as they are
-        give_stdio((0, 1, 2), uid)
     return ()

@@ -90,6 +90,24 @@ def become(credentials: Credentials, program: Program, channel: socket.socket) -
     program.execute()
 
 
+def host_uid(credentials: Credentials, user_namespace: int) -> int:
+    """What the host calls the user; `user_namespace` is -1 where there is none. InvalidArgument where it has no name."""
+    uid, gid = credentials.uid, credentials.gid
+    if user_namespace < 0:
+        return uid
+    on_host = root_mount.host_ids(user_namespace, uid, gid)
+    if _OVERFLOW_ID in on_host:
+        raise InvalidArgument(f"process.user: {uid}:{gid} is not mapped in the user namespace")
+    return on_host[0]
+
+
+def become_root() -> None:
+    """Of the user namespace that was just entered: the host's root has no name in it, nor what it would make."""
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
 def _restore_signals() -> None:
     """Nothing handled, ignored or blocked: the latter two would even outlast exec."""
     signal.set_wakeup_fd(-1)
@@ -124,14 +142,12 @@ class _Setup:
         self._create_cgroup()
         self.step.doing = "preparing the root file system"
         tree = rootfs.gather(request.root, request.spec, joined["user"])
-        give_stdio(request.stdio, self._host_uid(joined["user"]))
+        give_stdio(request.stdio, host_uid(self.credentials, joined["user"]))
         self._adjust_oom_score()
         self.step.doing = "joining cgroups"
         request.cgroups.attach(request.cgroup_path, 0)
         self._enter_namespaces(joined)
-        os.setgroups([])
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        become_root()
         flags = syscalls.CLONE_PARENT | namespaces.flags_of(self.made - {"cgroup"})
         pid, pidfd = syscalls.clone3(flags, 0)
         if pid:
@@ -151,13 +167,6 @@ class _Setup:
         resources = devices.with_default_rules(self.request.spec["linux"].get("resources") or {})
         self.request.cgroups.create(self.request.cgroup_path, resources)
         failpoint.hit("container.create.cgroup")
-
-    def _host_uid(self, user_namespace: int) -> int:
-        uid, gid = self.credentials.uid, self.credentials.gid
-        on_host = root_mount.host_ids(user_namespace, uid, gid)
-        if _OVERFLOW_ID in on_host:
-            raise InvalidArgument(f"process.user: {uid}:{gid} is not mapped in the user namespace")
-        return on_host[0]
 
     def _enter_namespaces(self, joined: dict[str, int]) -> None:
         self.step.doing = "entering namespaces"

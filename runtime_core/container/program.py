@@ -6,7 +6,8 @@ import fcntl
 import os
 import stat
 
-from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, from_oserror
+from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+from runtime_core.kernel import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ class Program:
             os.chdir(self.directory)
         except FileNotFoundError:
             raise NotFound(f"process.cwd: {self.directory!r} does not exist") from None
-        except NotADirectoryError:
-            raise InvalidArgument(f"process.cwd: {self.directory!r} is not a directory") from None
         except OSError as error:
-            raise from_oserror(error, "process.cwd") from error
+            raise paths.wrong_path(error, f"process.cwd: {self.directory!r}") from error
         check_directory(self.directory)
 
     def execute(self) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _RECURSIVE = syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
+_REAL = ("/proc", "/sys")  # where the image must have a directory, and nothing that leads to one
 #: Files below /proc that may be mounted over: what lxcfs provides.
 _PROC_FILES = frozenset(
     f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
@@ -54,9 +55,10 @@ class Mount:
         self.tree = -1
         self.is_directory = True
 
-    def describe(self) -> str:
-        source = f" from {self.source!r}" if self.kind == "bind" else f" of {self.kind}"
-        return f"{self.field}: mounting {self.destination!r}{source}"
+    def describe(self, part: str = "") -> str:
+        """The field, or its `part`, with both paths: how an error about this mount begins."""
+        source = f"from {self.source!r}" if self.kind == "bind" else f"of {self.kind}"
+        return f"{self.field}{part}: mounting {self.destination!r} {source}"
 
 
 class Tree:
@@ -135,6 +137,8 @@ def _clone(mount: Mount, user_namespace: int) -> None:
         mount.tree = mounts.clone(mount.source, recursive=options.is_recursive)
     except FileNotFoundError:
         raise NotFound(f"{mount.field}.source: {mount.source!r} does not exist") from None
+    except OSError as error:
+        raise paths.wrong_path(error, f"{mount.field}.source: {mount.source!r}") from error
     mount.is_directory = stat.S_ISDIR(os.fstat(mount.tree).st_mode)
     # The clone is still a peer of the host's mount: without an option it becomes private, whatever that was.
     recursive = options.recursive_propagation or (0 if options.propagation else syscalls.MS_PRIVATE)
@@ -171,11 +175,11 @@ def attach_root(tree: int) -> int:
 
 
 def _mount(root: int, mount: Mount, sysfs: int) -> None:
-    if mount.kind in ("cgroup", "cgroup2"):
-        cgroup_mounts.mount(root, mount.destination, mount.options)
-        return
     target = _target(root, mount)
     try:
+        if mount.kind in ("cgroup", "cgroup2"):
+            cgroup_mounts.mount(target, mount.options)
+            return
         if mount.tree < 0:
             mount.tree = _own_filesystem(mount, sysfs)
         mounts.attach(mount.tree, target)
@@ -201,29 +205,37 @@ def _own_filesystem(mount: Mount, sysfs: int) -> int:
 
 def _target(root: int, mount: Mount) -> int:
     """O_PATH descriptor of where the mount goes, made when it is missing."""
-    if mount.destination == "/":
-        raise InvalidArgument(f"{mount.field}.destination: '/' is the root itself")
-    if mount.destination in ("/proc", "/sys"):
-        return _plain_directory(root, mount)
-    if mount.is_directory:
-        target = paths.make_directories(root, mount.destination)
-    else:
-        target = paths.make_file(root, mount.destination)
-    if syscalls.filesystem_type(target) == syscalls.PROC_SUPER_MAGIC and mount.destination not in _PROC_FILES:
+    make = paths.make_directories if mount.is_directory else paths.make_file
+    try:
+        target = _plain_directory(root, mount) if mount.destination in _REAL else make(root, mount.destination)
+    except OSError as error:
+        raise paths.wrong_path(error, mount.describe(".destination")) from error
+    try:
+        _check_target(root, mount, target)
+    except BaseException:
         os.close(target)
-        raise InvalidArgument(f"{mount.field}.destination: {mount.destination!r} is within procfs")
+        raise
     return target
+
+
+def _check_target(root: int, mount: Mount, target: int) -> None:
+    there, where = os.fstat(target), mount.describe(".destination")
+    if os.path.samestat(there, os.fstat(root)):
+        raise InvalidArgument(f"{where}: it is the root itself")
+    if stat.S_ISDIR(there.st_mode) != mount.is_directory:
+        kinds = ("directory", "file") if mount.is_directory else ("file", "directory")
+        raise InvalidArgument(f"{where}: a {kinds[0]} cannot be mounted on a {kinds[1]}")
+    if mount.destination == "/proc" or mount.destination in _PROC_FILES:
+        return
+    if syscalls.filesystem_type(target) == syscalls.PROC_SUPER_MAGIC:
+        raise InvalidArgument(f"{where}: it is within procfs")
 
 
 def _plain_directory(root: int, mount: Mount) -> int:
     """/proc or /sys: a symlink in the image must not redirect the mount (CVE-2019-19921), and only the
     real thing may be there, lest LSM labels and sysctls are written to a fake (CVE-2019-16884)."""
-    wanted = {"/proc": "proc", "/sys": "sysfs"}[mount.destination]
-    is_fake = mount.kind != wanted
-    if is_fake and wanted == "proc" and mount.kind == "bind":
-        is_fake = syscalls.filesystem_type(mount.tree) != syscalls.PROC_SUPER_MAGIC
-    if is_fake and wanted == "proc":
-        raise InvalidArgument(f"{mount.field}.destination: only procfs may be mounted at '/proc'")
+    if mount.destination == "/proc" and not _is_procfs(mount):
+        raise InvalidArgument(f"{mount.describe('.destination')}: only procfs may be there")
     name = mount.destination[1:]
     try:
         os.mkdir(name, 0o755, dir_fd=root)
@@ -241,11 +253,17 @@ def _plain_directory(root: int, mount: Mount) -> int:
         raise
 
 
+def _is_procfs(mount: Mount) -> bool:
+    if mount.kind == "bind":
+        return syscalls.filesystem_type(mount.tree) == syscalls.PROC_SUPER_MAGIC
+    return mount.kind == "proc"
+
+
 def _populate_image_dev(root: int, spec: dict[str, Any]) -> None:
     """Without a mount at /dev the devices go into the image's own, which must not be a symlink (CVE-2026-41579)."""
-    os.close(paths.make_directories(root, "dev"))
     flags = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
     try:
+        os.close(paths.make_directories(root, "dev"))
         directory = syscalls.openat2(root, "dev", os.O_RDONLY | os.O_DIRECTORY, 0, flags)
     except OSError as error:
         raise InvalidArgument("'/dev' of the image is not a real directory") from error
@@ -255,62 +273,56 @@ def _populate_image_dev(root: int, spec: dict[str, Any]) -> None:
 
 def _make_working_directory(root: int, directory: str) -> None:
     try:
-        os.close(paths.open_in_root(root, directory, os.O_PATH | os.O_DIRECTORY))
-    except FileNotFoundError:
-        os.close(paths.make_directories(root, directory))
-    except NotADirectoryError:
-        raise InvalidArgument(f"process.cwd: {directory!r} is not a directory") from None
+        try:
+            os.close(paths.open_in_root(root, directory, os.O_PATH | os.O_DIRECTORY))
+        except FileNotFoundError:
+            os.close(paths.make_directories(root, directory))
     except OSError as error:
-        raise from_oserror(error, f"process.cwd {directory!r}") from error
+        raise paths.wrong_path(error, f"process.cwd: {directory!r}") from error
 
 
 def _hide(root: int, linux: dict[str, Any], null: int) -> None:
-    for path in linux.get("maskedPaths") or ():
-        _cover(root, path, null)
-    for path in linux.get("readonlyPaths") or ():
-        _make_read_only(root, path)
+    for field, hide in (
+        ("linux.maskedPaths", lambda target: _cover(target, null)),
+        ("linux.readonlyPaths", _make_read_only),
+    ):
+        for path in linux.get(field.removeprefix("linux.")) or ():
+            _at_existing(root, path, f"{field}: {path!r}", hide)
 
 
-def _cover(root: int, path: str, null: int) -> None:
-    target = _existing(root, path)
-    if target < 0:
-        return
+def _at_existing(root: int, path: str, what: str, hide: Callable[[int], None]) -> None:
+    """`hide` what `path` leads to; when that is nothing there is nothing to hide."""
     try:
-        if stat.S_ISDIR(os.fstat(target).st_mode):
-            tree = mounts.filesystem("tmpfs", ("nr_blocks=1", "nr_inodes=1", "mode=755"), syscalls.MOUNT_ATTR_RDONLY)
-        else:
-            tree = mounts.clone("", directory=null)
-            syscalls.mount_setattr(tree, propagation=syscalls.MS_PRIVATE)  # /dev of a host with systemd is shared
-        mounts.attach(tree, target)
-        os.close(tree)
-    except OSError as error:
-        raise from_oserror(error, f"linux.maskedPaths: masking {path!r}") from error
-    finally:
-        os.close(target)
-
-
-def _make_read_only(root: int, path: str) -> None:
-    target = _existing(root, path)
-    if target < 0:
-        return
-    try:
-        tree = mounts.clone("", directory=target, recursive=True)
-        syscalls.mount_setattr(tree, flags=_RECURSIVE, attr_set=syscalls.MOUNT_ATTR_RDONLY)
-        mounts.attach(tree, target)
-        os.close(tree)
-    except OSError as error:
-        raise from_oserror(error, f"linux.readonlyPaths: {path!r}") from error
-    finally:
-        os.close(target)
-
-
-def _existing(root: int, path: str) -> int:
-    try:
-        return paths.open_in_root(root, path, os.O_PATH)
+        target = paths.open_in_root(root, path, os.O_PATH)
     except OSError as error:
         if paths.is_missing(error):
-            return -1
-        raise
+            return
+        raise paths.wrong_path(error, what) from error
+    try:
+        if os.path.samestat(os.fstat(target), os.fstat(root)):
+            raise InvalidArgument(f"{what}: it is the root itself")
+        hide(target)
+    except OSError as error:
+        raise from_oserror(error, what) from error
+    finally:
+        os.close(target)
+
+
+def _cover(target: int, null: int) -> None:
+    if stat.S_ISDIR(os.fstat(target).st_mode):
+        tree = mounts.filesystem("tmpfs", ("nr_blocks=1", "nr_inodes=1", "mode=755"), syscalls.MOUNT_ATTR_RDONLY)
+    else:
+        tree = mounts.clone("", directory=null)
+        syscalls.mount_setattr(tree, propagation=syscalls.MS_PRIVATE)  # /dev of a host with systemd is shared
+    mounts.attach(tree, target)
+    os.close(tree)
+
+
+def _make_read_only(target: int) -> None:
+    tree = mounts.clone("", directory=target, recursive=True)
+    syscalls.mount_setattr(tree, flags=_RECURSIVE, attr_set=syscalls.MOUNT_ATTR_RDONLY)
+    mounts.attach(tree, target)
+    os.close(tree)
 
 
 def pivot(root: int) -> None:

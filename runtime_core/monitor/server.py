@@ -233,7 +233,7 @@ class Monitor:
                     seccomp=container.seccomp,
                     cgroups=self._cgroups,
                     cgroup_path=container.cgroup_path,
-                    user_namespace=self._user_namespace >= 0,
+                    user_namespace=self._user_namespace,
                 )
             )
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from trivet.demo.node import DemoNode
 from trivet.demo.registry import Registry
 
 Answer = TypeVar("Answer")
+_INTERRUPTED = 130
 _WRITER = "echo the writer is here; hostname; while :; do sleep 1; done"
 _SLEEPER = "echo the sleeper is here; while :; do sleep 1; done"
 
@@ -31,8 +33,18 @@ class Table:
 
 
 def demo() -> int:
+    """Exit status. Whatever ends it early, what it has made is given back."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    table = Table()
+    try:
+        _show(Table())
+    except KeyboardInterrupt:
+        print("trivet: interrupted, everything has been given back", file=sys.stderr)
+        return _INTERRUPTED
+    print("\nNothing is left behind. `trivet plugins` lists the parts; README.md says how to point a kubelet at it.")
+    return 0
+
+
+def _show(table: Table) -> None:
     print("Trivet: a pod from an image, a network and two containers; then its daemon is killed.\n")
     with ExitStack() as closing:
         registry = Registry()
@@ -56,8 +68,6 @@ def demo() -> int:
         after = table.step("the same pod, still running", lambda: _exec(node, containers[0], "ps"), _processes)
         if _states(node) != [api.CONTAINER_RUNNING] * 2 or not before or not after:
             raise DataLoss("the pod did not survive the daemon")
-    print("\nNothing is left behind. `trivet plugins` lists the parts; README.md says how to point a kubelet at it.")
-    return 0
 
 
 def _publish(registry: Registry) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,7 +13,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
 from csi_driver import overview
-from runtime_core.errors import Unavailable
+from runtime_core.errors import DeadlineExceeded, FailedPrecondition, PermissionDenied, TrivetError, Unavailable
 from runtime_core.serving.listen import socket_path
 
 _SECONDS = 30
@@ -20,7 +22,7 @@ _STEP = 1024
 
 
 def list_volumes(endpoint: str, as_json: bool) -> None:
-    """Unavailable when nobody answers there."""
+    """Print a table, or a JSON object. Unavailable when trivet-csi does not run at `endpoint`, and how it is started."""
     found = _ask(endpoint)
     if as_json:
         print(json.dumps(found, indent=2, sort_keys=True))
@@ -33,6 +35,7 @@ def list_volumes(endpoint: str, as_json: bool) -> None:
 
 def _ask(endpoint: str) -> dict[str, Any]:
     path = socket_path(endpoint, "--endpoint")
+    _probe(path)
     with grpc.insecure_channel(f"unix://{path}") as channel:
         call = channel.unary_unary(
             f"/{overview.NAME}/List",
@@ -42,9 +45,31 @@ def _ask(endpoint: str) -> dict[str, Any]:
         try:
             answer = call(Empty(), timeout=_SECONDS)
         except grpc.RpcError as error:
-            raise Unavailable(f"{path}: {error.details()}") from error  # type: ignore[attr-defined]
+            raise _failure(path, error) from error
     found: dict[str, Any] = MessageToDict(answer)
     return found
+
+
+def _probe(path: Path) -> None:
+    """Whether anybody listens there: gRPC says it in many words, and after a while."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_SECONDS)
+        try:
+            probe.connect(str(path))
+        except PermissionError:
+            raise PermissionDenied(f"{path} is for who runs trivet-csi") from None
+        except OSError as error:
+            start = f"trivet-csi serve --endpoint unix://{path}"
+            raise Unavailable(f"trivet-csi is not running at {path} ({error.strerror}); start it, as root: {start}") from None
+
+
+def _failure(path: Path, error: Any) -> TrivetError:
+    """What an answer that is none means, without gRPC's words where they say nothing."""
+    if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+        return FailedPrecondition(f"who answers at {path} is not trivet-csi")
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"trivet-csi at {path} has not answered for {_SECONDS} s")
+    return Unavailable(f"trivet-csi at {path}: {error.details()}")
 
 
 def _volume(one: dict[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import re
 import sys
 
 from cni_plugins.ipam.dhcp.daemon import DEFAULT_SOCKET, serve
+from runtime_core.command_line import describe
 from runtime_core.errors import InvalidArgument, TrivetError
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ def command_line(arguments: list[str]) -> int:
     try:
         serve(**options)
     except TrivetError as error:
-        print(f"dhcp: {error}", file=sys.stderr)
+        print(f"dhcp: {describe(error)}", file=sys.stderr)
         return 1
     return 0
 

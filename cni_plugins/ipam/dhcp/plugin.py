@@ -101,7 +101,9 @@ def _ask(request: Request, verb: str, seconds: float, **more: Any) -> dict[str, 
         try:
             sock.connect(path)
         except OSError as error:
-            raise NoDaemon(f"ipam.daemonSocketPath: no DHCP daemon listens on {path}: {error.strerror}") from error
+            raise NoDaemon(
+                f"ipam.daemonSocketPath: no DHCP daemon listens on {path} (trivet-cni dhcp-daemon is one): {error.strerror}"
+            ) from error
         try:
             sock.sendall(line.encode() + b"\n")
             answer = _received(sock)

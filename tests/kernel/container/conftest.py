@@ -148,7 +148,7 @@ class Box:
         return container_exec.ExecRequest(
             init_pidfd=init.pidfd, process={**self.process, "args": list(command), **process}, stdio=stdio,
             seccomp=self.seccomp, cgroups=self.cgroups, cgroup_path=self.cgroup_path,
-            user_namespace="user" in self.namespaces,
+            user_namespace=self.namespaces.get("user", -1),
         )  # fmt: skip
 
     def end(self, init: Init) -> None:

@@ -53,6 +53,17 @@ def test_program_without_permission(box: Box) -> None:
         box.execute(init, "/etc")
 
 
+@pytest.mark.parametrize(("directory", "kind"), [("/circle", InvalidArgument), ("/bin/busybox/x", InvalidArgument),
+                                                 ("/bin/busybox", InvalidArgument), ("/" + "x" * 300, InvalidArgument),
+                                                 ("/gone", NotFound)])  # fmt: skip
+def test_a_working_directory_that_cannot_be(box: Box, directory: str, kind: type[Exception]) -> None:
+    """The container may have changed it meanwhile; the error names it."""
+    (box.image / "circle").symlink_to("circle")
+    init = box.background()
+    with pytest.raises(kind, match=f"process.cwd: '{directory}'"):
+        box.execute(init, "/bin/true", cwd=directory)
+
+
 def test_container_that_has_ended(box: Box) -> None:
     """A dead init is a failed precondition."""
     init = box.background()

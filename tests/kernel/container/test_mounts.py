@@ -14,7 +14,7 @@ from runtime_core.container import create as container_create
 from runtime_core.container.request import CreateRequest
 from runtime_core.container.start import start
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, TrivetError
-from runtime_core.kernel import mounts, syscalls
+from runtime_core.kernel import mounts, namespaces, syscalls
 
 from .conftest import Box
 
@@ -148,6 +148,191 @@ def test_destinations_that_are_no_paths(box: Box, volume: Path, destination: str
     """Empty, the root, and whatever has '..' are refused."""
     box.add_mount(destination, volume, "bind")
     with pytest.raises(InvalidArgument, match=r"mounts\[7\].destination"):
+        box.create()
+
+
+@pytest.fixture(params=["plain", "user namespace"])
+def rooted(box: Box, request: pytest.FixtureRequest) -> Box:
+    """A box whose targets are made with the host's rights, and one where they are made in a user namespace."""
+    if request.param == "user namespace":
+        mappings = [(0, 1_000_000, 65536)]
+        box.namespaces = namespaces.create_owned((), mappings, mappings)
+        box.linux["namespaces"].append({"type": "user"})
+    return box
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize(
+    ("link", "target", "destination", "made"),
+    [
+        (
+            "etc/resolv.conf",
+            "../run/systemd/resolve/stub-resolv.conf",
+            "/etc/resolv.conf",
+            "run/systemd/resolve/stub-resolv.conf",
+        ),
+        ("etc/hosts", "/gone/hosts", "/etc/hosts", "gone/hosts"),
+        ("var", "gone/var", "/var/log/deep/file", "gone/var/log/deep/file"),
+        ("etc/x", "../../../../../../../escaped", "/etc/x", "escaped"),
+    ],
+)
+def test_a_target_behind_a_dangling_link_is_made_in_the_root(
+    rooted: Box, volume: Path, link: str, target: str, destination: str, made: str, read_only: bool
+) -> None:
+    """As every image needs whose resolv.conf was systemd-resolved's; files, directories and tmpfs alike."""
+    (rooted.image / link).symlink_to(target)
+    (rooted.image / "dir").symlink_to("gone-dir/a")
+    (rooted.image / "tmpfs").symlink_to("/gone-tmpfs")
+    rooted.spec["root"]["readonly"] = read_only
+    volume.joinpath("file").chmod(0o644)
+    rooted.add_mount(destination, volume / "file", "bind")
+    rooted.add_mount("/dir/b", volume, "bind")
+    rooted.add_mount("/tmpfs", "tmpfs", "size=64k", kind="tmpfs")
+    finished = rooted.shell(f"cat {destination} /{made} /dir/b/file; touch /tmpfs/x && stat -c %n /gone-tmpfs/x")
+    assert (finished.stdout, finished.stderr) == ("content" * 3 + "/gone-tmpfs/x\n", "")
+    assert not Path("/escaped").exists() and not Path("/gone").exists()
+
+
+@pytest.mark.parametrize(
+    ("destination", "source", "reason"),
+    [
+        ("/bin/sh", "", "a directory cannot be mounted on a file|not a directory"),
+        ("/dev/null", "", "a directory cannot be mounted on a file|not a directory"),
+        ("/bin/busybox/below", "", "not a directory"),
+        ("/bin/busybox/below", "file", "not a directory"),
+        ("/to-file/below", "file", "not a directory"),
+        ("/etc", "file", "a file cannot be mounted on a directory"),
+        ("/sys", "file", "a file cannot be mounted on a directory"),
+        ("/to-root", "", "the root itself"),
+        ("/to-root/.", "file", "the root itself"),
+        ("/", "file", "the root itself"),
+        ("/proc", "file", "only procfs"),
+        ("/to-proc", "", "within procfs"),
+        ("/circle", "file", "in a circle"),
+        ("/circle/below", "", "in a circle"),
+        ("/sys/nothing", "", "read-only file system"),
+        ("/" + "x" * 300, "", "too long"),
+    ],
+)
+def test_a_destination_that_cannot_be_names_both_paths(
+    rooted: Box, volume: Path, destination: str, source: str, reason: str
+) -> None:
+    """The caller's mistake, and told as one."""
+    for name, target in {"to-file": "bin/busybox", "to-root": "/", "to-proc": "proc", "circle": "circle"}.items():
+        (rooted.image / name).symlink_to(target)
+    rooted.add_mount(destination, volume / source, "bind")
+    with pytest.raises(InvalidArgument, match=reason) as refused:
+        rooted.create()
+    assert str(refused.value).startswith("mounts[7].destination: mounting ")
+    assert repr(str(volume / source)) in str(refused.value)
+    assert destination.rstrip("/.") in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("mount", "destination"),
+    [
+        (("tmpfs", "tmpfs"), "/bin/sh"),
+        (("proc", "proc"), "/bin/sh/x"),
+        (("cgroup", "cgroup"), "/bin/sh"),
+        (("mqueue", "m"), "/circle"),
+    ],
+)
+def test_other_file_systems_are_no_exception(box: Box, mount: tuple[str, str], destination: str) -> None:
+    """What the kernel makes is mounted on directories too."""
+    (box.image / "circle").symlink_to("circle")
+    box.add_mount(destination, mount[1], kind=mount[0])
+    with pytest.raises(InvalidArgument, match=rf"mounts\[7\].destination: mounting '{destination}' of {mount[0]}: "):
+        box.create()
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"), [("file/x", "not a directory"), ("circle", "in a circle"), ("x" * 300, "too long")]
+)
+def test_a_source_that_cannot_be_is_named(box: Box, volume: Path, source: str, reason: str) -> None:
+    """A path through a file is the caller's mistake as well."""
+    (volume / "circle").symlink_to("circle")
+    box.add_mount("/v", volume / source, "bind")
+    with pytest.raises(InvalidArgument, match=rf"mounts\[7\].source: .*{reason}"):
+        box.create()
+
+
+def test_two_mounts_whose_targets_one_dangling_link_makes(box: Box, volume: Path) -> None:
+    """The second finds what was made for the first."""
+    (box.image / "link").symlink_to("/gone/deep")
+    box.add_mount("/link/a", volume / "file", "bind")
+    box.add_mount("/link/b", volume, "bind")
+    assert box.shell("cat /gone/deep/a /link/b/file").stdout == "contentcontent"
+
+
+@pytest.mark.parametrize("field", ["maskedPaths", "readonlyPaths"])
+def test_hidden_paths_on_links(rooted: Box, field: str) -> None:
+    """What a link leads to is hidden, what leads nowhere is left alone, and a circle or the root is refused."""
+    (rooted.image / "etc" / "secret").write_text("secret")
+    for name, target in {"to-secret": "../etc/secret", "dangling": "gone", "circle": "circle", "to-root": "/"}.items():
+        (rooted.image / "etc" / name).symlink_to(target)
+    rooted.linux[field] = ["/etc/to-secret", "/etc/dangling", "/etc/dangling/x", "/etc/secret/x"]
+    finished = rooted.shell("cat /etc/secret; echo x > /etc/secret; test -e /gone || echo none; cat /etc/secret")
+    assert finished.stdout == {"maskedPaths": "none\n", "readonlyPaths": "secretnone\nsecret"}[field]
+    for path, reason in (
+        ("/etc/circle", "in a circle"),
+        ("/proc/self/root/etc", "procfs"),
+        ("/", "root"),
+        ("/etc/to-root", "root"),
+    ):
+        rooted.linux[field] = [path]
+        with pytest.raises(InvalidArgument, match=rf"linux.{field}: '{path}': .*{reason}"):
+            rooted.create()
+
+
+@pytest.mark.parametrize("directory", ["/circle", "/circle/x", "/bin/busybox", "/bin/busybox/x", "/to-file", "/" + "x" * 300])
+def test_a_working_directory_that_cannot_be(rooted: Box, directory: str) -> None:
+    """A circle, a file and what is below one; with the field and the path."""
+    (rooted.image / "circle").symlink_to("circle")
+    (rooted.image / "to-file").symlink_to("bin/busybox")
+    rooted.process["cwd"] = directory
+    with pytest.raises(InvalidArgument, match=f"process.cwd: '{directory}'"):
+        rooted.create()
+
+
+def test_a_working_directory_behind_a_dangling_link_is_made(rooted: Box) -> None:
+    """In the root, and below it what is missing."""
+    (rooted.image / "srv").symlink_to("../gone/srv")
+    rooted.process["cwd"] = "/srv/app/x"
+    assert rooted.run("/bin/pwd", "-P").lines == ["/gone/srv/app/x"]
+
+
+def test_devices_behind_links(box: Box) -> None:
+    """Elsewhere than in /dev a link of the image leads on, within the root; a file in the way is the caller's mistake."""
+    for name, target in {"nodes": "/gone/nodes", "zero": "gone/zero", "circle": "circle"}.items():
+        (box.image / name).symlink_to(target)
+    box.linux["devices"] = [_null("/nodes/a"), _null("/zero"), _null("/dev/sub/b"), {**_null("/dev//zero"), "fileMode": 0o600}]
+    finished = box.shell("stat -c '%F %t:%T' /gone/nodes/a /gone/zero /dev/sub/b /dev/zero; stat -c %a /dev/zero")
+    assert finished.lines == ["character special file 1:3"] * 4 + ["600"]
+    for path in ("/bin/busybox/x", "/dev/null/x", "/circle", "/circle/x", "/", "/dev/", "/a/../b", "/" + "x" * 300):
+        box.linux["devices"] = [_null(path)]
+        with pytest.raises(InvalidArgument, match=f"linux.devices: '{path}"):
+            box.create()
+    box.linux["devices"] = [_null("/bin/busybox")]
+    with pytest.raises(FailedPrecondition, match="/bin/busybox"):
+        box.create()
+
+
+def _null(path: str) -> dict[str, Any]:
+    return {"path": path, "type": "c", "major": 1, "minor": 3}
+
+
+@pytest.mark.parametrize("kind", ["file", "circle"])
+def test_an_image_whose_dev_is_none(box: Box, kind: str) -> None:
+    """With a mount at /dev and without, it is said in words."""
+    (box.image / "dev").rmdir()
+    if kind == "file":
+        (box.image / "dev").touch()
+    else:
+        (box.image / "dev").symlink_to("dev")
+    with pytest.raises(InvalidArgument, match="'/dev'"):
+        box.create()
+    box.spec["mounts"] = [mount for mount in box.spec["mounts"] if not mount["destination"].startswith("/dev")]
+    with pytest.raises(InvalidArgument, match="'/dev' of the image is not a real directory"):
         box.create()
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from runtime_core.container import exec as container_exec
 from runtime_core.container.start import start
 from runtime_core.errors import InvalidArgument
 from runtime_core.kernel import namespaces
 
-from .conftest import Box
+from .conftest import Box, read_all
 
 _FIRST = 1_000_000
 _MAPPINGS = [(0, _FIRST, 65536)]
@@ -102,6 +103,80 @@ def test_exec(mapped: Box) -> None:
     finished = mapped.execute(init, "/bin/sh", "-c", "id -u; readlink /proc/self/ns/user; cat /proc/self/cgroup")
     assert finished.lines[:2] == ["0", os.readlink(f"/proc/{init.pid}/ns/user")]
     assert mapped.cgroups_of(finished.lines[2:]) == {"/"}
+
+
+@pytest.mark.parametrize("uid", [0, 1000, 65535])
+def test_streams_can_be_opened_again_in_exec_as_in_init(mapped: Box, uid: int) -> None:
+    """/dev/stdin, /dev/stdout and /dev/stderr by name, as entry points and loggers do it, for root and for others."""
+    script = "cat /dev/stdin > /dev/stdout; echo err > /dev/stderr; echo more >> /proc/self/fd/1"
+    mapped.process["user"] = {"uid": uid, "gid": 1000}
+    with _Pipes() as pipes:
+        mapped.process["args"] = ["/bin/sh", "-c", script]
+        start(mapped.create(pipes.theirs))
+        assert pipes.said() == ("in\nmore\n", "err\n")
+    mapped.process["user"] = {"uid": 5, "gid": 5}
+    mapped.end(mapped._running[-1])
+    init = mapped.background()
+    with _Pipes() as pipes:
+        user = {"uid": uid, "gid": 1000}
+        executed = container_exec.execute(mapped.exec_request(init, pipes.theirs, "/bin/sh", "-c", script, user=user))
+        assert pipes.said() == ("in\nmore\n", "err\n")
+        os.close(executed.pidfd)
+        assert os.waitpid(executed.pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_terminal_can_be_opened_again_in_exec_as_in_init(mapped: Box, uid: int) -> None:
+    """Its owner is the process's user, so that /dev/stdout and /dev/tty open."""
+    script = "stat -c %u $(tty); echo out > /dev/stdout; echo err > /dev/stderr; echo tty > /dev/tty; stty -echo < /dev/stdin"
+    user = mapped.process["user"]
+    mapped.process.update(terminal=True, args=["/bin/sh", "-c", script], user={"uid": uid, "gid": 1000})
+    init = mapped.create()
+    start(init)
+    assert read_all(init.console).split() == [str(uid), "out", "err", "tty"]
+    mapped.end(init)
+    mapped.process.update(terminal=False, user=user)
+    init = mapped.background()
+    null = os.open("/dev/null", os.O_RDWR)
+    request = mapped.exec_request(
+        init, (null, null, null), "/bin/sh", "-c", script, terminal=True, user={"uid": uid, "gid": 1000}
+    )
+    executed = container_exec.execute(request)
+    os.close(null)
+    said = read_all(executed.console)
+    os.close(executed.console)
+    os.close(executed.pidfd)
+    assert (said.split(), os.waitpid(executed.pid, 0)[1]) == ([str(uid), "out", "err", "tty"], 0)
+
+
+def test_an_unmapped_user_is_refused_in_exec_too(mapped: Box) -> None:
+    """By its id, and the failed process is reaped."""
+    init = mapped.background()
+    with pytest.raises(InvalidArgument, match="process.user.*70000"):
+        mapped.execute(init, "/bin/true", user={"uid": 70000, "gid": 0})
+
+
+class _Pipes:
+    """Three pipes of the host's root, as the daemon makes them; "in" waits in the first."""
+
+    def __enter__(self) -> _Pipes:
+        stdin, self._out, self._err = os.pipe(), os.pipe(), os.pipe()
+        self.theirs = (stdin[0], self._out[1], self._err[1])
+        os.write(stdin[1], b"in\n")
+        os.close(stdin[1])
+        return self
+
+    def said(self) -> tuple[str, str]:
+        """All of standard output and standard error, once nobody holds them any more."""
+        for descriptor in self.theirs:
+            os.close(descriptor)
+        self.theirs = ()  # type: ignore[assignment]
+        with open(self._out[0]) as out, open(self._err[0]) as err:
+            return out.read(), err.read()
+
+    def __exit__(self, *_error: object) -> None:
+        for descriptor in self.theirs:
+            os.close(descriptor)
 
 
 def test_terminal(mapped: Box) -> None:

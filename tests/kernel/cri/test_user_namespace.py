@@ -52,6 +52,19 @@ def test_root_of_the_pod_is_nobody_on_the_node(client: Client, mapped: tuple[str
     assert status.linux.namespaces.options.userns_options.uids[0].host_id == _FIRST
 
 
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_standard_streams_open_again_by_name(client: Client, mapped: tuple[str, Any], uid: int) -> None:
+    """In the container's own process and in ExecSync, for root and for others."""
+    pod, security = mapped
+    mine = api.LinuxContainerSecurityContext()
+    mine.CopyFrom(security)
+    mine.run_as_user.value = uid
+    script = "echo out > /dev/stdout; echo err > /dev/stderr"
+    container = client.run(pod, f"{script}; exec sleep 1234", security=mine)
+    answer = client.exec(container, "sh", "-c", script)
+    assert (answer.exit_code, answer.stdout, answer.stderr) == (0, b"out\n", b"err\n")
+
+
 def test_its_files_are_its_own(client: Client, mapped: tuple[str, Any]) -> None:
     """hosts, resolv.conf and /dev/shm belong to its root and can be written; the image shows root as owner."""
     pod, security = mapped

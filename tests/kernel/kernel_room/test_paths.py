@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,15 +63,96 @@ def test_dot_dot_is_not_made(root: int, path: str) -> None:
         paths.make_directories(root, path)
 
 
-@pytest.mark.parametrize("target", ["/outside/new", "../outside/new", "../../../../../../tmp/trivet-test-new"])
-def test_dangling_links_make_nothing_outside(root: int, tmp_path: Path, target: str) -> None:
-    """CVE-2024-45310: no empty directory or file appears on the host."""
-    (tmp_path / "root" / "link").symlink_to(target)
-    for make in (paths.make_directories, paths.make_file):
-        with pytest.raises(OSError):
-            os.close(make(root, "/link"))
+@pytest.mark.parametrize(
+    ("links", "path", "made"),
+    [
+        ({"link": "/outside/new"}, "/link", "outside/new"),
+        ({"link": "../outside/new"}, "/link", "outside/new"),
+        ({"link": "../../../../../../tmp/trivet-test-new"}, "/link", "tmp/trivet-test-new"),
+        ({"link": "/gone"}, "/link/a/b", "gone/a/b"),
+        ({"link": "./gone//x"}, "//./link/y", "gone/x/y"),
+        ({"link": "missing/../gone"}, "/link", "gone"),
+        ({"sub/link": "../gone/x"}, "/sub/link/y", "gone/x/y"),
+        ({"sub/link": "gone"}, "/sub/link", "sub/gone"),
+        ({"a": "b", "b": "/sub/c", "sub/c": "../d", "d": "e/f"}, "/a/g", "e/f/g"),
+        ({"a": "/sub", "sub/b": "../c/d"}, "/a/b/e", "c/d/e"),
+        ({"a": "b/c", "b": "gone"}, "/a", "gone/c"),
+        ({str(n): str(n + 1) for n in range(39)}, "/0", "39"),
+    ],
+)
+@pytest.mark.parametrize("make", [paths.make_directories, paths.make_file])
+def test_dangling_links_are_followed_within_the_root(
+    root: int, tmp_path: Path, links: dict[str, str], path: str, made: str, make: Callable[[int, str], int]
+) -> None:
+    """What a link names is made inside, absolute, relative or in a chain; nothing outside (CVE-2024-45310)."""
+    for name, target in links.items():
+        (tmp_path / "root" / name).symlink_to(target)
+    found = make(root, path)
+    there = tmp_path / "root" / made
+    assert os.path.samestat(os.fstat(found), os.lstat(there))
+    os.close(found)
+    assert there.is_dir() == (make is paths.make_directories) and there.is_file() == (make is paths.make_file)
     assert os.listdir(tmp_path / "outside") == ["secret"]
     assert not os.path.exists("/tmp/trivet-test-new")
+    again = make(root, path)
+    assert os.path.samestat(os.fstat(again), os.lstat(there))
+    os.close(again)
+
+
+@pytest.mark.parametrize(
+    ("links", "path", "reason"),
+    [
+        ({"a": "a"}, "/a", "in a circle"),
+        ({"a": "/b", "b": "sub/../a"}, "/a/x/y", "in a circle"),
+        ({"a": "gone/../a"}, "/a", "in a circle"),
+        ({"a": "a/x"}, "/a", "in a circle"),
+        ({str(n): str(n + 1) for n in range(60)}, "/0", "in a circle"),
+        ({"a": "file/x"}, "/a", "not a directory"),
+        ({}, "/file/x/y", "not a directory"),
+        ({}, "/" + "x" * 256, "too long"),
+        ({"a": "x" * 255 + "/" + "y" * 256}, "/a", "too long"),
+        ({}, "/" + "/".join(["x" * 255] * 17), "too long"),
+    ],
+)
+@pytest.mark.parametrize("make", [paths.make_directories, paths.make_file])
+def test_paths_that_lead_nowhere(
+    root: int, tmp_path: Path, links: dict[str, str], path: str, reason: str, make: Callable[[int, str], int]
+) -> None:
+    """Circles, too many links, files in between and lengths are the mistake of who named the path."""
+    (tmp_path / "root" / "file").touch()
+    for name, target in links.items():
+        (tmp_path / "root" / name).symlink_to(target)
+    with pytest.raises(OSError) as refused:
+        make(root, path)
+    told = paths.wrong_path(refused.value, "field")
+    assert isinstance(told, InvalidArgument)
+    assert str(told).startswith("field: ") and reason in str(told)
+
+
+def test_a_link_that_changes_while_it_is_followed(root: int, tmp_path: Path) -> None:
+    """Whoever swaps a dangling link gets nothing made outside of the root."""
+    inside = tmp_path / "root"
+    outside = tmp_path / "outside"
+    (inside / "link").symlink_to("gone")
+    swapper = os.fork()
+    if swapper == 0:
+        try:
+            while True:
+                for target in ("gone", "../outside/a", f"{outside}/b", "link", "sub"):
+                    (inside / "new").symlink_to(target)
+                    (inside / "new").rename(inside / "link")
+        finally:
+            os._exit(1)
+    try:
+        for number in range(300):
+            try:
+                os.close(paths.make_directories(root, f"/link/{number}/x"))
+            except OSError:
+                continue  # it was a circle, or was swapped between two steps
+    finally:
+        os.kill(swapper, signal.SIGKILL)
+        os.waitpid(swapper, 0)
+    assert os.listdir(outside) == ["secret"]
 
 
 def test_file_is_made_once(root: int, tmp_path: Path) -> None:

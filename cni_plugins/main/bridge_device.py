@@ -10,7 +10,7 @@ from cni_plugins.main.bridge_options import Options
 from runtime_core.errors import FailedPrecondition, NotFound, from_oserror
 from runtime_core.network import bridge_vlans
 from runtime_core.network.link_messages import address_message, no_address_message, port_message
-from runtime_core.network.sysctl import write_sysctl
+from runtime_core.network.sysctl import refuse_router_advertisements, write_sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ def ensure(links: Links, options: Options) -> Link:
             if error.errno == errno.EOPNOTSUPP and options.has_vlans:
                 raise FailedPrecondition(f"vlan: this kernel's bridges have no VLANs: {error}") from error
             raise from_oserror(error, f"making bridge {options.name}") from error
-        write_sysctl(f"ipv6/conf/{options.name}/accept_ra", "0")  # CVE-2020-10749
         # Its address is made from a random one; until it is ready the node would ask for no neighbour of the first pod.
         write_sysctl(f"ipv6/conf/{options.name}/accept_dad", "0")
         bridge = links.find(options.name)
     if bridge is None:
         raise NotFound(f"bridge: {options.name} vanished")
     check_kind(bridge, options)
+    refuse_router_advertisements(bridge.name)  # also where somebody else has made it
     if not bridge.is_up or (options.promiscuous and not bridge.is_promiscuous):
         links.set_up(bridge.index, promiscuous=options.promiscuous)
     return bridge
@@ -120,12 +120,13 @@ def _vlan_interface(links: Links, options: Options, bridge: Link) -> Link:
         except OSError as error:
             raise from_oserror(error, f"making {name}, the gateway of vlan {options.vlan}") from error
         for one in (name, port_name):
-            write_sysctl(f"ipv6/conf/{one}/accept_ra", "0")
             write_sysctl(f"ipv6/conf/{one}/accept_dad", "0")
         port, found = links.find(port_name), links.find(name)
         if port is None or found is None:
             raise NotFound(f"{name}, the gateway of vlan {options.vlan}, vanished")
+        refuse_router_advertisements(port_name)
         _join_vlans(links, port, options.vlan, set(), options.keeps_default_vlan)
+    refuse_router_advertisements(name)
     if not found.is_up:
         links.set_up(found.index)
     return found

@@ -180,7 +180,7 @@ def _route_by_source(
         copied = [r for r in ours if _belongs(r, ip, ips) and not (by and _is_default(r) and r.gateway != by)]
         copied.sort(key=lambda route: bool(route.gateway))  # a gateway is reached by the routes without one
         messages = [route.put(table) for route in copied]
-        if by and not any(_is_default(route) for route in copied):
+        if by and not any(_is_default(route) and route.destination.version == (6 if ":" in by else 4) for route in copied):
             messages.append(route_message(link.index, "::/0" if ":" in by else "0.0.0.0/0", by, table=table))
         _send(links, f"table {table} of {ip['address']}", messages)
     _add_rules(links, tables, undo)
@@ -192,14 +192,12 @@ def _route_by_source(
 
 
 def _belongs(route: Route, ip: dict[str, Any], ips: list[dict[str, Any]]) -> bool:
-    """A route of the address's own network, or of none of the interface's networks."""
-    network = ipaddress.ip_interface(ip["address"]).network
-    if route.destination.version != network.version:
-        return False
-    end = route.near_end
+    """A route that names neither source nor gateway is of every address, of either family: the kernel's own to an IPv6
+    network are. Others are of the address's network, or of none of the interface's."""
+    network, end = ipaddress.ip_interface(ip["address"]).network, route.near_end
     if end is None or end in network:
         return True
-    return not any(end in ipaddress.ip_interface(other["address"]).network for other in ips)
+    return end.version == network.version and not any(end in ipaddress.ip_interface(other["address"]).network for other in ips)
 
 
 def _is_default(route: Route) -> bool:

@@ -9,7 +9,7 @@ from cni_plugins.ipam.host_local.allocator import spans
 from cni_plugins.ipam.host_local.key import key_of, text_of
 from cni_plugins.ipam.host_local.options import Options, data_directory
 from cni_plugins.ipam.host_local.store import LeaseStore
-from runtime_core.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from runtime_core.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def add(request: Request) -> dict[str, Any]:
     options = Options(request)
     ips = []
     with LeaseStore(options.data_directory, request.network) as store:
+        store.check()
         _refuse_second(store, options, request)
         wanted = list(options.wanted)
         for number, group in enumerate(options.groups):
@@ -42,13 +43,18 @@ def add(request: Request) -> dict[str, Any]:
 
 
 def delete(request: Request) -> None:
-    """Whatever the configuration has become: only name and dataDir are read."""
+    """Whatever the configuration has become: only name and dataDir are read.
+
+    Leases that cannot be read hold no container: ADD refuses as long as they are there, and they go with their file."""
     store = LeaseStore(data_directory(request), request.network)
     if not store.exists():
         return
-    with store:
-        for address in store.owned(request.container_id, request.interface):
-            store.delete(address)
+    try:
+        with store:
+            for address in store.owned(request.container_id, request.interface):
+                store.delete(address)
+    except (DataLoss, FailedPrecondition):
+        return
 
 
 def check(request: Request) -> None:
@@ -80,7 +86,7 @@ def gc(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """NotReady without a range, and where a range set has no free address."""
+    """NotReady without a range, and where a range set has no free address; DataLoss where the leases cannot be read."""
     ipam = request.section("ipam")
     if not (ipam.get("subnet") or ipam.get("ranges") or request.section("runtimeConfig").get("ipRanges")):
         raise NotReady("ipam.ranges: no range is given")
@@ -89,6 +95,7 @@ def status(request: Request) -> None:
     if not store.exists():
         return
     with store:
+        store.check()
         for number, group in enumerate(options.groups):
             if _free(store, options, number, group) is None:
                 raise NotReady(_exhausted(number, group))

@@ -28,6 +28,24 @@ def answers(node: Node, monkeypatch: pytest.MonkeyPatch) -> Answers:
     return Answers(node, monkeypatch)
 
 
+def test_leases_that_cannot_be_read_hold_no_pod(answers: Answers) -> None:
+    """DEL succeeds, ADD refuses, STATUS says so: nobody gets an address that a living pod has."""
+    node, pod = answers.node, answers.node.pod()
+    config = answers.attach(node.config("bridge"), pod)
+    database = node.directory / "ipam" / "net" / "leases.db"
+    content = database.read_bytes()
+    for place in range(0, len(content), 4096):
+        database.write_bytes(content[:place] + bytes(4096) + content[place + 4096 :])
+        status = answers("STATUS", node.config("bridge"))
+        assert (status["code"], "leases.db is damaged" in status["msg"]) == (50, True), place
+        refused = answers("ADD", node.config("bridge"), node.pod(f"pod{place}"), CONTAINERID="c2")
+        assert (refused["code"], "leases.db is damaged" in refused["msg"]) == (5, True), place
+        assert answers("DEL", config, pod) == {}
+    assert names(pod) == set()
+    database.unlink()
+    assert answers("STATUS", node.config("bridge")) == {}
+
+
 def _ipam(*ranges: dict[str, str], **more: Any) -> dict[str, Any]:
     return {"ipam": {"type": "host-local", "ranges": [list(ranges)], **more}}
 

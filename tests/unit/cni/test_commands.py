@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cni_plugins.__main__ import COMMANDS, main
+from cni_plugins.ipam.host_local.key import key_of
+from cni_plugins.ipam.host_local.store import LeaseStore
 from tests.unit.cni.conftest import RESULT, Node
 
 
@@ -201,6 +204,19 @@ def test_what_no_runtime_would_take_is_refused(
     """As the runtime would refuse it."""
     assert _explain(tmp_path, {**_bridge(), **change}) == 1
     assert capsys.readouterr().err.startswith(f"trivet-cni: {tmp_path}/x.conflist: ")
+
+
+def test_leases_of_one_network_that_cannot_be_read_hide_no_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for network in ("bad", "good"):
+        with LeaseStore(str(tmp_path), network) as store:
+            store.insert(key_of(ip_address("10.0.0.2")), "c1", "eth0")
+    (tmp_path / "bad" / "leases.db").write_bytes(bytes(4096))
+    assert main(["leases", "--data-dir", str(tmp_path), "--json"]) == 1
+    said = capsys.readouterr()
+    assert [json.loads(line)["network"] for line in said.out.splitlines()] == ["good"]
+    assert "bad/leases.db is damaged" in said.err
 
 
 def test_leases_of_a_node_without_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

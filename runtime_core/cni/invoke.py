@@ -113,9 +113,7 @@ class Plugins:
         except Exception as error:  # the edge of what could be a process: a crash is the plugin's failure
             raise PluginFailed(f"{kind} {verb}", 999, f"{type(error).__name__}: {error}"[:_MOST_MESSAGE]) from error
 
-    def _execute(
-        self, path: Path, kind: str, verb: str, request: Request, environment: Mapping[str, str]
-    ) -> dict[str, Any]:
+    def _execute(self, path: Path, kind: str, verb: str, request: Request, environment: Mapping[str, str]) -> dict[str, Any]:
         environment = {
             **environment,
             "CNI_COMMAND": verb,

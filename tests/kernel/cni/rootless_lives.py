@@ -1,6 +1,6 @@
 """The lives of attachments by every plugin, for a caller that is root in a user namespace of its own alone: it is run there.
 
-    unshare -Urnm python -m tests.kernel.cni.rootless_lives DIRECTORY  →  {plugin and options: what was refused}
+unshare -Urnm python -m tests.kernel.cni.rootless_lives DIRECTORY  →  {plugin and options: what was refused}
 """
 
 from __future__ import annotations

@@ -206,9 +206,7 @@ def test_what_no_runtime_would_take_is_refused(
     assert capsys.readouterr().err.startswith(f"trivet-cni: {tmp_path}/x.conflist: ")
 
 
-def test_leases_of_one_network_that_cannot_be_read_hide_no_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_leases_of_one_network_that_cannot_be_read_hide_no_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for network in ("bad", "good"):
         with LeaseStore(str(tmp_path), network) as store:
             store.insert(key_of(ip_address("10.0.0.2")), "c1", "eth0")

@@ -106,7 +106,7 @@ def test_standard_error_is_passed_on(node: Node, capfd: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("code", [0, -3, 1 << 40])
 def test_a_code_that_is_none_is_not_passed_on(node: Node, code: int) -> None:
-    node.plugin("evil", f"echo '{{\"code\": {code}, \"msg\": \"odd\"}}'; exit 1")
+    node.plugin("evil", f'echo \'{{"code": {code}, "msg": "odd"}}\'; exit 1')
     with pytest.raises(PluginFailed) as raised:
         node.plugins().call("evil", "DEL", _request())
     assert raised.value.code == 999

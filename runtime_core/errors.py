@@ -93,6 +93,14 @@ _BY_ERRNO: dict[int, type[TrivetError]] = {
     errno.ETIMEDOUT: DeadlineExceeded,
     errno.EPERM: PermissionDenied,
     errno.EACCES: PermissionDenied,
+    errno.EROFS: FailedPrecondition,
+    errno.ENOTDIR: FailedPrecondition,
+    errno.EISDIR: FailedPrecondition,
+    errno.ELOOP: FailedPrecondition,
+    errno.ENAMETOOLONG: FailedPrecondition,
+    errno.ENOEXEC: FailedPrecondition,
+    errno.EOPNOTSUPP: FailedPrecondition,
+    errno.EAFNOSUPPORT: FailedPrecondition,
 }
 
 

@@ -25,7 +25,8 @@ _DESCRIPTORS = 4
 #: of /proc/PID/ns; descriptors of them come with the call
 _FOLLOWED = ("net", "mnt")
 _SAMPLE = b'{"cniVersion": "1.1.0", "name": "warm", "type": "", "ipam": {"ranges": [[{"subnet": "10.0.0.0/8"}]]}}'
-#: exit status and length of the output, which what goes to standard error comes after; cni_plugins/start.py and native_x86_64.s read it
+#: exit status and length of the output, behind which stands what goes to standard error: cni_plugins/start.py and
+#: native_x86_64.s read it
 _HEAD = struct.Struct("<iI")
 _CREDENTIALS = struct.Struct("3i")
 

@@ -31,8 +31,8 @@ def add(request: Request) -> dict[str, Any]:
         store.check()
         _refuse_second(store, options, request)
         wanted = list(options.wanted)
-        for number, group in enumerate(options.groups):
-            one, address = _choose(store, options, number, group, wanted)
+        for number in range(len(options.groups)):
+            one, address = _choose(store, request, options, number, wanted)
             if not store.insert(address, request.container_id, request.interface):
                 raise AlreadyExists(f"ips: {text_of(address)} is taken")
             store.set_given_last(number, address)
@@ -98,7 +98,7 @@ def status(request: Request) -> None:
         store.check()
         for number, group in enumerate(options.groups):
             if _free(store, options, number, group) is None:
-                raise NotReady(_exhausted(number, group))
+                raise NotReady(_exhausted(request, group))
 
 
 def _refuse_second(store: LeaseStore, options: Options, request: Request) -> None:
@@ -109,8 +109,9 @@ def _refuse_second(store: LeaseStore, options: Options, request: Request) -> Non
             )
 
 
-def _choose(store: LeaseStore, options: Options, number: int, group: list[Range], wanted: list[bytes]) -> tuple[Range, bytes]:
+def _choose(store: LeaseStore, request: Request, options: Options, number: int, wanted: list[bytes]) -> tuple[Range, bytes]:
     """The wanted address of this set, taken out of `wanted`, or the next free one."""
+    group = options.groups[number]
     for address in wanted:
         for one in group:
             if address in one:
@@ -118,7 +119,7 @@ def _choose(store: LeaseStore, options: Options, number: int, group: list[Range]
                 return one, address
     free = _free(store, options, number, group)
     if free is None:
-        raise ResourceExhausted(_exhausted(number, group))
+        raise ResourceExhausted(_exhausted(request, group))
     return free
 
 
@@ -130,5 +131,9 @@ def _free(store: LeaseStore, options: Options, number: int, group: list[Range]) 
     return None
 
 
-def _exhausted(number: int, group: list[Range]) -> str:
-    return f"ipam.ranges[{number}]: no address of {', '.join(str(one.network) for one in group)} is free"
+def _exhausted(request: Request, group: list[Range]) -> str:
+    """The set by its place in the configuration, with all that it had to give."""
+    spans_of_all = ", ".join(f"{text_of(one.first)} to {text_of(one.last)}" for one in group)
+    networks = ", ".join(str(one.network) for one in group)
+    place = group[0].field.rpartition("[")[0] or "ipam.ranges[0]"  # the old form has one
+    return f"{place}: no address of {networks} is free in network {request.network}: all from {spans_of_all} are taken"

@@ -23,7 +23,6 @@ from runtime_core.kernel import failpoint
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
-
     from typing import Any
 
     from runtime_core.errors import TrivetError

@@ -62,7 +62,9 @@ def _executable(python: str, kind: str, module: str, settings: dict[str, Any]) -
         return f"#!{python} -IS\n".encode() + mark + code.encode()
     prefix = f"{settings['key']}\0{kind}\0".encode()
     try:
-        return native.executable(mark, settings["socket"], prefix, python, code)
+        return native.executable(
+            mark, settings["socket"], prefix, python, code, *([settings["patience"]] if "patience" in settings else [])
+        )
     except ValueError as error:
         raise InvalidArgument(f"socket: {error}") from error
 

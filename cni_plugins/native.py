@@ -6,7 +6,7 @@ import os
 import struct
 
 from cni_plugins.native_code import X86_64
-from cni_plugins.start import ALONE, DIED
+from cni_plugins.start import ALONE, ANSWER_SECONDS, DIED, HUNG, TAKE_SECONDS
 
 _BASE, _ENTRY_ALIGNMENT = 0x400000, 16
 _ZEROES, _ZEROES_LENGTH = 0x10000000, 0x1001000  # TEXT, REPLY and SCRATCH of native_x86_64.s
@@ -15,15 +15,18 @@ _SEGMENT = struct.Struct("<IIQQQQQQ")
 _EXECUTABLE, _MACHINE_X86_64 = 2, 62
 _LOAD, _STACK = 1, 0x6474E551
 _READ, _WRITE, _EXECUTE = 4, 2, 1
-_PARAMETERS = struct.Struct("<Q120s7Q")
+_PARAMETERS = struct.Struct("<Q120s8Q4Q")
 #: opened to tell the service where the caller is
 _OPENED = (("/proc/self/ns/net", 0), ("/proc/self/ns/mnt", 0), ("/", 0o10000000), (".", 0o10000000))
 _LONGEST_SOCKET = 107
 
 
-def executable(mark: bytes, socket: str, prefix: bytes, python: str, code: str) -> bytes:
+def executable(
+    mark: bytes, socket: str, prefix: bytes, python: str, code: str, patience: tuple[int, int] = (TAKE_SECONDS, ANSWER_SECONDS)
+) -> bytes:
     """For Linux on x86-64. `mark` is text for whoever looks into the file; `prefix` begins each request to `socket`;
-    where something else is to be decided, it becomes `python -IS -c code`.
+    where something else is to be decided, it becomes `python -IS -c code`. `patience`: seconds in which the
+    service takes a call, and in which it answers it then.
 
     ValueError for a socket whose path is too long for an address.
     """
@@ -33,7 +36,7 @@ def executable(mark: bytes, socket: str, prefix: bytes, python: str, code: str) 
     head = _ELF.size + 3 * _SEGMENT.size
     start = -(-(head + len(mark)) // _ENTRY_ALIGNMENT) * _ENTRY_ALIGNMENT
     pool = _Pool(_BASE + start + len(X86_64) + _PARAMETERS.size)
-    parameters = _parameters(pool, address, prefix, python, code)
+    parameters = _parameters(pool, address, prefix, python, code, patience)
     content = mark.ljust(start - head, b"\0") + X86_64 + parameters + bytes(pool.content)
     length = head + len(content)
     identity = b"\x7fELF\x02\x01\x01"
@@ -65,11 +68,11 @@ class _Pool:
         return self.put(struct.pack(f"<{len(numbers)}Q", *numbers))
 
 
-def _parameters(pool: _Pool, address: bytes, prefix: bytes, python: str, code: str) -> bytes:
+def _parameters(pool: _Pool, address: bytes, prefix: bytes, python: str, code: str, patience: tuple[int, int]) -> bytes:
     """In the order of native_x86_64.s."""
     program = pool.text(python)
     words = [program, *(pool.text(word) for word in ("-IS", "-c", code))]
-    died, alone = pool.text(DIED), pool.text(ALONE)
+    died, alone, hung = (pool.table(*words, pool.text(word), 0) for word in (DIED, ALONE, HUNG))
     paths = [number for path, flags in _OPENED for number in (pool.text(path), flags | os.O_CLOEXEC)]
     return _PARAMETERS.pack(
         2 + len(address) + 1,
@@ -78,7 +81,9 @@ def _parameters(pool: _Pool, address: bytes, prefix: bytes, python: str, code: s
         len(prefix),
         program,
         pool.table(*words, 0),
-        pool.table(*words, died, 0),
-        pool.table(*words, alone, 0),
+        died,
+        alone,
         pool.table(*paths),
+        hung,
+        *(number for seconds in patience for number in (seconds, 0)),
     )

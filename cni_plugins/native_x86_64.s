@@ -5,18 +5,20 @@
 .intel_syntax noprefix
 
 .set READ, 0; .set WRITE, 1; .set OPEN, 2; .set LSEEK, 8; .set DUP2, 33; .set SOCKET, 41; .set CONNECT, 42
-.set SENDMSG, 46; .set SHUTDOWN, 48; .set EXECVE, 59; .set UMASK, 95; .set EXIT_GROUP, 231; .set MEMFD_CREATE, 319
+.set SENDMSG, 46; .set SHUTDOWN, 48; .set SETSOCKOPT, 54; .set EXECVE, 59; .set UMASK, 95; .set EXIT_GROUP, 231; .set MEMFD_CREATE, 319
 .set CLOEXEC, 0x80000; .set O_PATH, 0x200000; .set NOSIGNAL, 0x4000
+.set RCVTIMEO, 20; .set SNDTIMEO, 21; .set EINTR, 4; .set EAGAIN, 11
 
 # memory that begins as zeroes
 .set TEXT, 0x10000000            # the configuration
-.set REPLY, 0x10800000           # '+', status (4 bytes), length (4 bytes), output
+.set REPLY, 0x10800000           # '+', status (4 bytes), length (4 bytes), output, what goes to standard error
 .set SCRATCH, 0x11000000
 .set LARGEST, 0x800000
 
 # offsets of the parameters
 .set ADDRESS_LENGTH, 0; .set ADDRESS, 8; .set PREFIX, 128; .set PREFIX_LENGTH, 136; .set PYTHON, 144
 .set PLAIN, 152; .set DIED, 160; .set ALONE, 168; .set PATHS, 176
+.set HUNG, 184; .set TAKING, 192; .set ANSWERING, 208
 
 # rbx: parameters; rbp: environment; r12: what CNI_COMMAND said; r13: end of the environment; r14: connection; r15: length of text
 .globl _start
@@ -83,20 +85,26 @@ text_read:
     mov r14, rax
     test rax, rax
     js nobody
+    lea r10, [rbx + TAKING]
+    mov edx, RCVTIMEO
+    call wait_at_most
+    mov edx, SNDTIMEO                # for a connection, too
+    call wait_at_most
     mov edi, r14d
     lea rsi, [rbx + ADDRESS]
     mov edx, [rbx + ADDRESS_LENGTH]
     mov eax, CONNECT
     syscall
+    cmp rax, -EAGAIN
+    je alone
     test rax, rax
     js nobody
 
-# -- descriptors: standard error, network and mount namespace, root, working directory
+# -- descriptors: network and mount namespace, root, working directory
     mov r12d, SCRATCH
-    mov qword ptr [r12], 36          # cmsghdr: length, SOL_SOCKET, SCM_RIGHTS
+    mov qword ptr [r12], 32          # cmsghdr: length, SOL_SOCKET, SCM_RIGHTS
     mov dword ptr [r12 + 8], 1
     mov dword ptr [r12 + 12], 1
-    mov dword ptr [r12 + 16], 2
     xor ecx, ecx
 descriptor:
     mov r8, [rbx + PATHS]            # pairs of path and flags
@@ -110,7 +118,7 @@ descriptor:
     pop rcx
     test rax, rax
     js alone
-    mov [r12 + 20 + rcx * 4], eax
+    mov [r12 + 16 + rcx * 4], eax
     inc ecx
     cmp ecx, 4
     jne descriptor
@@ -158,13 +166,17 @@ digit:
     mov [rsi + 16], r8
     mov qword ptr [rsi + 24], 5
     mov [rsi + 32], r12
-    mov qword ptr [rsi + 40], 40
+    mov qword ptr [rsi + 40], 32
+    lea r9, [r13 + r15 + 5]          # all of it
+    add r9, [rbx + PREFIX_LENGTH]
     mov edi, r14d
     mov edx, NOSIGNAL
     mov eax, SENDMSG
     syscall
     test rax, rax
     js alone
+    cmp rax, r9
+    jne not_taken
     mov edi, r14d
     mov esi, 1
     mov eax, SHUTDOWN
@@ -179,10 +191,40 @@ reply:
     sub rdx, r13
     xor eax, eax
     syscall
+    cmp rax, -EINTR                  # by a stop, since there is a time limit
+    je reply
+    cmp rax, -EAGAIN
+    je late
     test rax, rax
     jle reply_read
+    test r13, r13
+    jnz more
+    push rax                         # the first is '+': from now on the plugin's time counts
+    lea r10, [rbx + ANSWERING]
+    mov edx, RCVTIMEO
+    call wait_at_most
+    pop rax
+more:
     add r13, rax
     jmp reply
+late:
+    test r13, r13
+    jnz hung
+not_taken:                           # nor can it be any more: whoever takes it says so first, and cannot say it now
+    mov edi, r14d
+    xor esi, esi
+    mov eax, SHUTDOWN
+    syscall
+    mov edi, r14d
+    mov esi, REPLY
+    mov edx, 1
+    xor eax, eax
+    syscall
+    test rax, rax
+    jle alone
+hung:
+    mov r12, [rbx + HUNG]
+    jmp put_back
 reply_read:
     test r13, r13
     jz alone                         # nothing has been done
@@ -192,26 +234,20 @@ reply_read:
     mov r8d, [r12 + 5]
     lea rax, [r8 + 9]
     cmp rax, r13
-    jne died
+    ja died
     mov ebp, [r12 + 1]
     cmp ebp, -1
     je alone_by_service
     add r12, 9
-output:
-    test r8, r8
-    jz end
-    mov r13, r8
+    lea r14, [r12 + r8]
+    lea r15, [r13 + REPLY]
     mov edi, 1
-    mov rsi, r12
-    mov rdx, r8
-    mov eax, WRITE
-    syscall
-    mov r8, r13
-    test rax, rax
-    jle end
-    add r12, rax
-    sub r8, rax
-    jmp output
+    call write_all
+    mov r12, r14
+    mov r8, r15
+    sub r8, r14
+    mov edi, 2
+    call write_all
 end:
     mov edi, ebp
     mov eax, EXIT_GROUP
@@ -270,5 +306,28 @@ become:
     syscall
     mov ebp, 127
     jmp end
+
+# edi: where to; r12: from where, r8: how many bytes
+write_all:
+    mov rsi, r12
+    mov rdx, r8
+    mov eax, WRITE
+    syscall
+    test rax, rax
+    jle written
+    add r12, rax
+    sub r8, rax
+    jnz write_all
+written:
+    ret
+
+# edx: the option of the connection that takes the time at r10
+wait_at_most:
+    mov edi, r14d
+    mov esi, 1
+    mov r8d, 16
+    mov eax, SETSOCKOPT
+    syscall
+    ret
 .balign 8
 parameters:

@@ -13,7 +13,17 @@ import sys
 
 from runtime_core.cni import result as cni_result
 from runtime_core.cni.request import Request, parse_args, previous_result
-from runtime_core.errors import InvalidArgument, NotFound, TrivetError, from_oserror
+from runtime_core.errors import (
+    DataLoss,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    TrivetError,
+    Unavailable,
+    from_oserror,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +34,8 @@ _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 _NEEDS_INTERFACE = ("ADD", "DEL", "CHECK")
 _MOST_CONFIG = 4 * 1024 * 1024
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+#: what the node lacks, told by STATUS
+_NOT_READY = (NotFound, FailedPrecondition, PermissionDenied, DataLoss, ResourceExhausted, Unavailable)
 _BAD_ENVIRONMENT, _DECODING_FAILED, _INCOMPATIBLE, _NOT_AVAILABLE, _UNKNOWN = 4, 6, 1, 50, 999
 
 
@@ -94,7 +106,7 @@ def _serve(modules: dict[str, str], kind: str, command: str, text: bytes, packet
     request = _request(modules, command, config, packet_filter)
     try:
         found = getattr(importlib.import_module(modules[kind]), _FUNCTIONS[command])(request)
-    except NotFound as error:
+    except _NOT_READY as error:
         if command != "STATUS":
             raise
         raise CniError(_NOT_AVAILABLE, str(error)) from error
@@ -142,7 +154,7 @@ def _delegate(modules: dict[str, str], kind: str, verb: str, request: Request) -
     from runtime_core.cni.invoke import Plugins  # here: subprocess is dear, and most calls need none
 
     plugins = Plugins(request.path.split(":"), modules, packet_filter=request.packet_filter)
-    return plugins.call(kind, verb, request)
+    return plugins.delegate(kind, verb, request)
 
 
 def _config(text: bytes) -> dict[str, Any]:

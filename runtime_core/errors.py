@@ -25,7 +25,11 @@ import errno
 
 
 class TrivetError(Exception):
-    """Root of the tree; by itself an internal error."""
+    """Root of the tree; by itself an internal error.
+
+    `cni_code` is of CNI's list (specification section 5): 7 where the configuration asks for what cannot be here, 5 where
+    files or the kernel refuse, 11 where a later try may succeed. 3 is a network namespace's alone (network/namespace.py):
+    it tells a runtime that there is nothing to take down."""
 
     grpc_code, cni_code, exit_status = 13, 999, 1
 
@@ -39,15 +43,15 @@ class DeadlineExceeded(TrivetError):
 
 
 class NotFound(TrivetError):
-    grpc_code, cni_code = 5, 3
+    grpc_code, cni_code = 5, 7
 
 
 class AlreadyExists(TrivetError):
-    grpc_code = 6
+    grpc_code, cni_code = 6, 7
 
 
 class PermissionDenied(TrivetError):
-    grpc_code = 7
+    grpc_code, cni_code = 7, 5
 
 
 class ResourceExhausted(TrivetError):
@@ -55,7 +59,7 @@ class ResourceExhausted(TrivetError):
 
 
 class FailedPrecondition(TrivetError):
-    grpc_code = 9
+    grpc_code, cni_code = 9, 7
 
 
 class Aborted(TrivetError):
@@ -63,11 +67,11 @@ class Aborted(TrivetError):
 
 
 class OutOfRange(TrivetError):
-    grpc_code = 11
+    grpc_code, cni_code = 11, 7
 
 
 class Unimplemented(TrivetError):
-    grpc_code = 12
+    grpc_code, cni_code = 12, 7
 
 
 class Unavailable(TrivetError):
@@ -75,7 +79,7 @@ class Unavailable(TrivetError):
 
 
 class DataLoss(TrivetError):
-    grpc_code = 15
+    grpc_code, cni_code = 15, 5
 
 
 _BY_ERRNO: dict[int, type[TrivetError]] = {
@@ -89,6 +93,14 @@ _BY_ERRNO: dict[int, type[TrivetError]] = {
     errno.ETIMEDOUT: DeadlineExceeded,
     errno.EPERM: PermissionDenied,
     errno.EACCES: PermissionDenied,
+    errno.EROFS: FailedPrecondition,
+    errno.ENOTDIR: FailedPrecondition,
+    errno.EISDIR: FailedPrecondition,
+    errno.ELOOP: FailedPrecondition,
+    errno.ENAMETOOLONG: FailedPrecondition,
+    errno.ENOEXEC: FailedPrecondition,
+    errno.EOPNOTSUPP: FailedPrecondition,
+    errno.EAFNOSUPPORT: FailedPrecondition,
 }
 
 

@@ -1,18 +1,21 @@
 """What each plugin of the set may be told, by key and JSON type; a plugin module's own OPTIONS goes before it.
 
-A nested dictionary is an object with those keys, a list of one an array of such values; Any is not looked into.
+A nested dictionary is an object with those keys, a list of one an array of such values; Any is not looked into. A function
+is the grammar of a text: it raises InvalidArgument.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from runtime_core.cni.addresses import address, interface, network
+
 _IP_MASQ = {"ipMasq": bool, "ipMasqBackend": str}
 _LINK = {"master": str, "mode": str, "mtu": int, "linkInContainer": bool}
-_ROUTES = [{"dst": str, "gw": str, "mtu": int, "advmss": int, "priority": int, "table": int, "scope": int}]
-_RANGE = {"subnet": str, "rangeStart": str, "rangeEnd": str, "gateway": str}
+_ROUTES = [{"dst": interface, "gw": address, "mtu": int, "advmss": int, "priority": int, "table": int, "scope": int}]
+_RANGE = {"subnet": network, "rangeStart": address, "rangeEnd": address, "gateway": address}
 _DNS = {"nameservers": [str], "domain": str, "search": [str], "options": [str]}
-_PORTS = [{"hostPort": int, "containerPort": int, "protocol": str, "hostIP": str}]
+_PORTS = [{"hostPort": int, "containerPort": int, "protocol": str, "hostIP": address}]
 _RATES = {"ingressRate": int, "ingressBurst": int, "egressRate": int, "egressBurst": int}
 
 #: of every list, and of every plugin in it
@@ -22,15 +25,15 @@ OF_LISTS: dict[str, Any] = {
 }  # fmt: skip
 OF_PLUGINS: dict[str, Any] = {
     "type": str, "name": str, "cniVersion": str, "capabilities": dict, "ipam": dict, "dns": _DNS, "args": dict,
-    "runtimeConfig": {"portMappings": _PORTS, "bandwidth": _RATES, "ips": [str], "ipRanges": [[_RANGE]], "mac": str, "dns": dict,
-                      "deviceID": str, "aliases": dict, "infinibandGUID": str, "cgroupPath": str},
+    "runtimeConfig": {"portMappings": _PORTS, "bandwidth": _RATES, "ips": [interface], "ipRanges": [[_RANGE]], "mac": str,
+                      "dns": dict, "deviceID": str, "aliases": dict, "infinibandGUID": str, "cgroupPath": str},
     "prevResult": dict,
 }  # fmt: skip
 OF_IPAM: dict[str, dict[str, Any]] = {
     "host-local": {
         "ranges": [[_RANGE]], **_RANGE, "routes": _ROUTES, "dataDir": str, "resolvConf": str,
     },
-    "static": {"addresses": [{"address": str, "gateway": str}], "routes": _ROUTES, "dns": _DNS},
+    "static": {"addresses": [{"address": interface, "gateway": address}], "routes": _ROUTES, "dns": _DNS},
     "dhcp": {
         "daemonSocketPath": str, "priority": int, "request": [{"skipDefault": bool, "option": Any}],
         "provide": [{"option": Any, "value": str, "fromArg": str}],
@@ -55,11 +58,11 @@ OF_TYPE: dict[str, dict[str, Any]] = {
         "backend": str, "snat": bool, "masqAll": bool, "markMasqBit": int, "externalSetMarkChain": str, "conditionsV4": [str],
         "conditionsV6": [str],
     },
-    "bandwidth": {**_RATES, "shapedSubnets": [str], "unshapedSubnets": [str]},
+    "bandwidth": {**_RATES, "shapedSubnets": [interface], "unshapedSubnets": [interface]},
     "firewall": {"backend": str, "firewalldZone": str, "iptablesAdminChainName": str, "ingressPolicy": str},
     "tuning": {
         "sysctl": dict, "mac": str, "mtu": int, "promisc": bool, "allmulti": bool, "txQLen": int, "dataDir": str,
     },
-    "sbr": {"table": int, "addSourceHints": bool, "gateways": [str]},
+    "sbr": {"table": int, "addSourceHints": bool, "gateways": [address]},
     "vrf": {"vrfname": str, "table": int},
 }  # fmt: skip

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 
-from cni_plugins.ipam.host_local.leases import list_leases
+from cni_plugins.ipam.host_local.leases import Lease, networks, of_network
 from cni_plugins.ipam.host_local.store import DEFAULT_DIRECTORY
+from runtime_core.errors import TrivetError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +18,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    leases = list_leases(arguments.data_dir)
-    if arguments.json:
+    leases: list[Lease] = []
+    failures = 0
+    for network in networks(arguments.data_dir):
+        try:
+            leases += of_network(arguments.data_dir, network)
+        except TrivetError as error:  # of one network: the others' are shown all the same
+            print(f"trivet-cni: {error}", file=sys.stderr)
+            failures += 1
+    _print(leases, as_json=arguments.json)
+    return 1 if failures else 0
+
+
+def _print(leases: list[Lease], *, as_json: bool) -> None:
+    if as_json:
         for lease in leases:
             print(json.dumps(asdict(lease)))
-        return 0
+        return
     rows = [("NETWORK", "ADDRESS", "CONTAINER", "INTERFACE")]
     rows += [(lease.network, lease.address, lease.container_id, lease.interface) for lease in leases]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, (*widths, 0), strict=True)).rstrip())
-    return 0

@@ -1,41 +1,93 @@
-"""A configuration list held against what its plugins know: every unknown key and every wrong type, by its path; pure."""
+"""A configuration list held against what its plugins know: every problem, by its place; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cni_plugins.commands import known_options
-from runtime_core.cni.conf import NetworkList
+from runtime_core.cni.request import Request
+from runtime_core.errors import InvalidArgument
 
 _JSON = {str: "a string", int: "a number", bool: "true or false", dict: "an object", list: "a list"}
 Options = dict[str, Any]
+#: keys and numbers on the way to a value
+Place = tuple[str | int, ...]
+Complaint = tuple[Place, str]
+_PLACE = re.compile(r"[A-Za-z_][\w.\[\]]*")
+_STEP = re.compile(r"[^.\[\]]+")
+_MOST_REFUSALS = 100
 
 
-def complaints(document: dict[str, Any], network: NetworkList, options_of: Callable[[str], Options | None]) -> Iterator[str]:
-    """What is wrong, or cannot be checked. `options_of` gives a plugin's own OPTIONS, None where it has none."""
+def complaints(document: dict[str, Any], plugins: list[Any], options_of: Callable[[str], Options | None]) -> Iterator[Complaint]:
+    """Unknown keys, wrong types, wrong values, and what cannot be checked. `options_of` gives a plugin's own OPTIONS, None
+    where it has none."""
     if "plugins" in document or "type" not in document:
-        yield from _compared(document, known_options.OF_LISTS, "")
-    for number, plugin in enumerate(network.plugins):
-        where = f"plugins[{number}]"
+        yield from _compared(document, known_options.OF_LISTS, ())
+    for number, plugin in enumerate(plugins):
+        if not isinstance(plugin, dict) or not isinstance(plugin.get("type"), str):
+            continue  # refused by every runtime, in other words
+        where: Place = ("plugins", number)
         known = _known(plugin["type"], options_of, known_options.OF_TYPE)
         if known is None:
-            yield f"{where}: not checked: nothing is known about the options of {plugin['type']!r}"
+            yield where, f"not checked: nothing is known about the options of {plugin['type']!r}"
             continue
         yield from _compared(plugin, {**known_options.OF_PLUGINS, **known}, where)
         yield from _ipam(plugin, where, options_of)
 
 
-def _ipam(plugin: dict[str, Any], where: str, options_of: Callable[[str], Options | None]) -> Iterator[str]:
+def refusals(plugin: dict[str, Any], checks: Iterable[Callable[[Request], object]], where: Place) -> Iterator[Complaint]:
+    """What the plugins themselves would refuse, one thing after the other: each is left out before the next look."""
+    left = copy.deepcopy(plugin)
+    for check in checks:
+        for _time in range(_MOST_REFUSALS):
+            try:
+                check(Request(config=left, container_id="explain", interface="eth0"))
+            except InvalidArgument as error:
+                place, _, words = str(error).partition(":")
+                steps = steps_of(place) if _PLACE.fullmatch(place) else ()
+                yield (*where, *steps), words.strip() if steps else str(error)
+                if not steps or not leave_out(left, [steps]):
+                    break
+            else:
+                break
+
+
+def named(place: Place) -> str:
+    """plugins[0].ipam.ranges"""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")
+
+
+def steps_of(text: str) -> Place:
+    return tuple(int(step) if step.isascii() and step.isdigit() else step for step in _STEP.findall(text))
+
+
+def leave_out(document: Any, places: Iterable[Place]) -> bool:
+    """Take the values at `places` away; whether all were there. Later ones first: the numbers of a list stay right."""
+    found = True
+    for place in sorted(set(places), key=lambda one: [str(step).zfill(9) for step in one], reverse=True):
+        holder = document
+        try:
+            for step in place[:-1]:
+                holder = holder[step]
+            del holder[place[-1]]
+        except (KeyError, IndexError, TypeError):
+            found = False
+    return found
+
+
+def _ipam(plugin: dict[str, Any], where: Place, options_of: Callable[[str], Options | None]) -> Iterator[Complaint]:
     ipam = plugin.get("ipam")
     if not isinstance(ipam, dict) or not ipam:
         return
     kind = ipam.get("type")
     known = _known(kind, options_of, known_options.OF_IPAM) if isinstance(kind, str) else None
     if known is None:
-        yield f"{where}.ipam: not checked: nothing is known about the options of {kind!r}"
+        yield (*where, "ipam"), f"not checked: nothing is known about the options of {kind!r}"
     else:
-        yield from _compared(ipam, {"type": str, **known}, f"{where}.ipam")
+        yield from _compared(ipam, {"type": str, **known}, (*where, "ipam"))
 
 
 def _known(kind: str, options_of: Callable[[str], Options | None], ours: dict[str, Options]) -> Options | None:
@@ -45,22 +97,33 @@ def _known(kind: str, options_of: Callable[[str], Options | None], ours: dict[st
     return {**dict.fromkeys(own, Any), **ours.get(kind, {})} if not isinstance(own, dict) else own
 
 
-def _compared(value: Any, expected: Any, where: str) -> Iterator[str]:
+def _compared(value: Any, expected: Any, where: Place) -> Iterator[Complaint]:
     if isinstance(expected, dict):
         if not isinstance(value, dict):
-            yield f"{where}: {value!r} is not an object"
+            yield where, f"{value!r} is not an object"
             return
         for key, inner in value.items():
-            path = f"{where}.{key}" if where else key
             if key not in expected:
-                yield f"{path}: unknown"
+                yield (*where, key), "unknown"
             else:
-                yield from _compared(inner, expected[key], path)
+                yield from _compared(inner, expected[key], (*where, key))
     elif isinstance(expected, list):
         if not isinstance(value, list):
-            yield f"{where}: {value!r} is not a list"
+            yield where, f"{value!r} is not a list"
             return
         for number, inner in enumerate(value):
-            yield from _compared(inner, expected[0], f"{where}[{number}]")
-    elif expected in _JSON and (not isinstance(value, expected) or (expected is int and isinstance(value, bool))):
-        yield f"{where}: {value!r} is not {_JSON[expected]}"
+            yield from _compared(inner, expected[0], (*where, number))
+    elif expected in _JSON:
+        if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+            yield where, f"{value!r} is not {_JSON[expected]}"
+    elif expected is not Any:
+        yield from _parsed(value, expected, where)
+
+
+def _parsed(value: Any, grammar: Callable[[Any, str], object], where: Place) -> Iterator[Complaint]:
+    if value == "":
+        return  # as if it were not there
+    try:
+        grammar(value, "")
+    except InvalidArgument as error:
+        yield where, str(error).removeprefix(": ")

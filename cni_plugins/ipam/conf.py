@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-
+from runtime_core.cni import addresses
 from runtime_core.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -51,12 +50,7 @@ def requested(request: Request) -> list[tuple[str, list[str]]]:
 
 def interface_address(text: Any, field: str) -> IPv4Interface | IPv6Interface:
     """`text` with its prefix length, all of it where it says none."""
-    try:
-        if isinstance(text, str):
-            return ipaddress.ip_interface(text)
-    except ValueError:
-        pass
-    raise InvalidArgument(f"{field}: {text!r} is not an address")
+    return addresses.interface(text, field)
 
 
 def check_families(request: Request, versions: list[int], field: str) -> None:
@@ -79,9 +73,11 @@ def routes(ipam: dict[str, Any]) -> list[dict[str, Any]]:
             raise InvalidArgument(f"{field} is not an object")
         interface_address(route.get("dst"), f"{field}.dst")
         if route.get("gw"):
-            _address(route["gw"], f"{field}.gw")
+            addresses.address(route["gw"], f"{field}.gw")
         for key in _ROUTE_NUMBERS:
-            if key in route and (not isinstance(route[key], int) or isinstance(route[key], bool) or route[key] < 0):
+            if key in route and (
+                not isinstance(route[key], int) or isinstance(route[key], bool) or not 0 <= route[key] < 1 << 32
+            ):
                 raise InvalidArgument(f"{field}.{key}: {route[key]!r} is not a number")
     return listed
 
@@ -115,13 +111,3 @@ def strings(value: Any, field: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise InvalidArgument(f"{field}: {value!r} is not a list of strings")
     return value
-
-
-def _address(value: Any, field: str) -> None:
-    try:
-        if isinstance(value, str):
-            ipaddress.ip_address(value)
-            return
-    except ValueError:
-        pass
-    raise InvalidArgument(f"{field}: {value!r} is not an address")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from cni_plugins.ipam import conf
+from runtime_core.cni import addresses
 from runtime_core.errors import InvalidArgument, NotFound
 
 TYPE_CHECKING = False
@@ -94,9 +95,4 @@ def _with_prefix(text: Any, field: str) -> IPv4Interface | IPv6Interface:
 
 
 def _gateway(text: Any, field: str) -> str:
-    try:
-        if isinstance(text, str):
-            return str(ipaddress.ip_address(text))
-    except ValueError:
-        pass
-    raise InvalidArgument(f"{field}: {text!r} is not an address")
+    return str(addresses.address(text, field))

@@ -7,10 +7,11 @@ import hashlib
 import ipaddress
 
 from cni_plugins.main.bridge_options import Options
-from runtime_core.errors import FailedPrecondition, NotFound, from_oserror
+from runtime_core.errors import FailedPrecondition, NotFound
 from runtime_core.network import bridge_vlans
 from runtime_core.network.link_messages import address_message, no_address_message, port_message
-from runtime_core.network.sysctl import write_sysctl
+from runtime_core.network.refusals import check_mtu, refused
+from runtime_core.network.sysctl import refuse_router_advertisements, write_sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,14 +33,14 @@ def ensure(links: Links, options: Options) -> Link:
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP and options.has_vlans:
                 raise FailedPrecondition(f"vlan: this kernel's bridges have no VLANs: {error}") from error
-            raise from_oserror(error, f"making bridge {options.name}") from error
-        write_sysctl(f"ipv6/conf/{options.name}/accept_ra", "0")  # CVE-2020-10749
+            raise refused(error, f"making bridge {options.name} with mtu {options.mtu or 'as usual'}") from error
         # Its address is made from a random one; until it is ready the node would ask for no neighbour of the first pod.
         write_sysctl(f"ipv6/conf/{options.name}/accept_dad", "0")
         bridge = links.find(options.name)
     if bridge is None:
         raise NotFound(f"bridge: {options.name} vanished")
     check_kind(bridge, options)
+    refuse_router_advertisements(bridge.name)  # also where somebody else has made it
     if not bridge.is_up or (options.promiscuous and not bridge.is_promiscuous):
         links.set_up(bridge.index, promiscuous=options.promiscuous)
     return bridge
@@ -72,7 +73,7 @@ def _join_vlans(links: Links, port: Link, native: int, trunk: set[int], keeps_de
     try:
         links.send(*messages)
     except OSError as error:
-        raise from_oserror(error, f"vlan: putting {port.name} into its VLANs") from error
+        raise refused(error, f"vlan: putting {port.name} into its VLANs") from error
 
 
 def be_gateway(links: Links, options: Options, bridge: Link, ips: list[dict[str, Any]]) -> Link | None:
@@ -103,8 +104,14 @@ def _replace(links: Links, options: Options, holder: Link, wanted: str, present:
                 links.send(no_address_message(holder.index, text))
             except OSError as error:
                 if error.errno != errno.EADDRNOTAVAIL:  # another ADD has removed it
-                    raise from_oserror(error, f"forceAddress: removing {text} from {holder.name}") from error
-    links.send(address_message(holder.index, wanted))
+                    raise refused(error, f"forceAddress: removing {text} from {holder.name}") from error
+    try:
+        links.send(address_message(holder.index, wanted))
+    except OSError as error:
+        now = links.at(holder.index)
+        if now is not None:
+            check_mtu(now.name, now.mtu, [wanted])
+        raise refused(error, f"giving {holder.name} the gateway's address {wanted}") from error
 
 
 def _vlan_interface(links: Links, options: Options, bridge: Link) -> Link:
@@ -118,14 +125,15 @@ def _vlan_interface(links: Links, options: Options, bridge: Link) -> Link:
         except FileExistsError:
             pass  # another ADD was quicker
         except OSError as error:
-            raise from_oserror(error, f"making {name}, the gateway of vlan {options.vlan}") from error
+            raise refused(error, f"making {name}, the gateway of vlan {options.vlan}") from error
         for one in (name, port_name):
-            write_sysctl(f"ipv6/conf/{one}/accept_ra", "0")
             write_sysctl(f"ipv6/conf/{one}/accept_dad", "0")
         port, found = links.find(port_name), links.find(name)
         if port is None or found is None:
             raise NotFound(f"{name}, the gateway of vlan {options.vlan}, vanished")
+        refuse_router_advertisements(port_name)
         _join_vlans(links, port, options.vlan, set(), options.keeps_default_vlan)
+    refuse_router_advertisements(name)
     if not found.is_up:
         links.set_up(found.index)
     return found

@@ -7,10 +7,11 @@ import hashlib
 
 from cni_plugins.main import options, ownership
 from cni_plugins.main.container_link import Ends
-from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
+from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.kernel import netlink
 from runtime_core.network.link_messages import link_message, rename_message
 from runtime_core.network.links import Link, Links
+from runtime_core.network.refusals import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def make(request: Request, ends: Ends, master: Master, kind: str, data: list[tup
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             raise FailedPrecondition(f"type: this kernel has no {kind}: {error}") from error
-        raise from_oserror(error, f"making {kind} {request.interface} on {parent.name}") from error
+        raise refused(error, f"making {kind} {request.interface} on {parent.name}") from error
 
 
 def check(request: Request, master: Master, link: Link) -> None:

@@ -8,12 +8,13 @@ from contextlib import ExitStack
 
 from cni_plugins.main import ownership
 from cni_plugins.main.options import InvalidEnvironment, is_interface_name
-from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TrivetError, from_oserror
+from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TrivetError
 from runtime_core.kernel import netlink
 from runtime_core.network.carrier import has_carrier
 from runtime_core.network.link_messages import address_message, route_message
 from runtime_core.network.links import LONGEST_NAME, Links, up_message
 from runtime_core.network.namespace import entered, is_own, open_namespace
+from runtime_core.network.refusals import check_mtu, refused
 from runtime_core.network.settle import AddressEvents
 from runtime_core.network.sysctl import write_sysctl
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from runtime_core.kernel.netlink import Message
     from runtime_core.network.links import Link
 
-_ROUTE_KEYS = ("mtu", "advmss", "priority", "table", "scope")
+#: what a route may say besides, and the most of it
+_ROUTE_KEYS = {**dict.fromkeys(("mtu", "advmss", "priority", "table"), (1 << 32) - 1), "scope": 255}
 
 
 class InterfaceTaken(AlreadyExists):
@@ -116,6 +118,7 @@ def configure(
     `settings`: (ipv4 or ipv6, key, value) of sysctls of an interface with addresses; `routes` go before those of `found`.
     `finds_duplicates`: IPv6 addresses that another node of the link has are an error, which takes a second or two."""
     addresses = [ip["address"] for ip in found["ips"]]
+    check_mtu(link.name, link.mtu, addresses)
     first = [up_message(link.index)]
     first += [address_message(link.index, one, says_when_ready=True, prefix_route=prefix_routes) for one in addresses]
     then = [*routes, *_route_messages(link.index, found)]
@@ -129,7 +132,7 @@ def configure(
                 _set(link.name, settings)
         ends.inside.send(*first, *then)
     except OSError as error:
-        raise from_oserror(error, f"configuring {link.name} of the container") from error
+        raise refused(error, f"configuring {link.name} of the container") from error
 
 
 def remove_inside(request: Request, *kinds: str) -> None:
@@ -217,7 +220,7 @@ def _route_messages(index: int, found: dict[str, Any]) -> list[Message]:
     for number, route in enumerate(found["routes"]):
         more = {key: route[key] for key in _ROUTE_KEYS if route.get(key) is not None}
         for key, value in more.items():
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 32:
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _ROUTE_KEYS[key]:
                 raise InvalidArgument(f"routes[{number}].{key}: {value!r} is not a number")
         by = route.get("gw") or ("" if more.get("scope") else gateways.get(":" in route["dst"], ""))
         messages.append(route_message(index, route["dst"], by, **more))

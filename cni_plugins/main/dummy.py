@@ -16,8 +16,9 @@ from cni_plugins.main.container_link import (
     remove_inside,
     result,
 )
-from runtime_core.errors import FailedPrecondition, InvalidArgument, from_oserror
+from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.network.link_messages import alias_message, link_message
+from runtime_core.network.refusals import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +65,6 @@ def _make(request: Request, ends: Ends) -> Link:
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             raise FailedPrecondition(f"type: this kernel has no {_KIND}: {error}") from error
-        raise from_oserror(error, f"making {_KIND} {name}") from error
+        raise refused(error, f"making {_KIND} {name}") from error
     ends.undo.callback(ends.inside.remove_at, link.index)
     return link

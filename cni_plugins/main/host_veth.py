@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from cni_plugins.main import ownership
 from cni_plugins.main.container_link import remove_inside
-from runtime_core.errors import FailedPrecondition, from_oserror
+from runtime_core.errors import FailedPrecondition
 from runtime_core.kernel import netlink
 from runtime_core.network.carrier import has_carrier
 from runtime_core.network.link_messages import alias_message, veth_message
 from runtime_core.network.links import Link, Links
-from runtime_core.network.sysctl import write_sysctl
+from runtime_core.network.refusals import refused
+from runtime_core.network.sysctl import refuse_router_advertisements, write_sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def connect(request: Request, ends: Ends, *, master: int = 0, mtu: int = 0, mac:
         near = ends.host.make(name, pair, alias_message(alias, name=name))
         far = ends.inside.make(request.interface, alias_message(alias, name=request.interface))
     except OSError as error:
-        raise from_oserror(error, f"making veth {name} with mtu {mtu or 'as usual'}") from error
-    write_sysctl(f"ipv6/conf/{name}/accept_ra", "0")  # CVE-2020-10749
+        raise refused(error, f"making veth {name} with mtu {mtu or 'as usual'}") from error
+    refuse_router_advertisements(name)
     if not master:  # nobody else is on it, and before its own address is ready the node asks for no neighbour
         write_sysctl(f"ipv6/conf/{name}/accept_dad", "0")
     return near, far

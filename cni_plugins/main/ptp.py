@@ -21,10 +21,11 @@ from cni_plugins.main.container_link import (
     result,
 )
 from cni_plugins.main.host_veth import check_carrier, connect, remove, remove_stale
-from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
+from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.kernel import netlink
 from runtime_core.network.link_messages import HOST_SCOPE, address_message, route_message
 from runtime_core.network.links import Links
+from runtime_core.network.refusals import refused
 from runtime_core.network.settle import AddressEvents
 from runtime_core.network.sysctl import write_sysctl
 
@@ -119,7 +120,7 @@ def _route(links: Links, near: Link, ips: list[dict[str, Any]]) -> None:
             links.send(*addresses, *routes)
             events.wait_settled(links, near.index)
     except OSError as error:
-        raise from_oserror(error, f"addresses and routes of {near.name}") from error
+        raise refused(error, f"addresses and routes of {near.name}") from error
     for ip in ips:
         write_sysctl("ipv6/conf/all/forwarding" if ":" in ip["address"] else "ipv4/ip_forward", "1")
 

@@ -21,9 +21,10 @@ from cni_plugins.main.container_link import (
 )
 from cni_plugins.main.host_veth import remove_stale
 from cni_plugins.main.labelled_tap import add_labelled_tap, check_label
-from runtime_core.errors import FailedPrecondition, NotFound, from_oserror
+from runtime_core.errors import FailedPrecondition, NotFound
 from runtime_core.network.link_messages import alias_message, mac_bytes
 from runtime_core.network.namespace import entered
+from runtime_core.network.refusals import refused
 from runtime_core.network.tap import add_tap, check_device
 
 TYPE_CHECKING = False
@@ -118,7 +119,7 @@ def _make(request: Request, chosen: Options, ends: Ends, master: int) -> Link:
     except OSError as error:
         if error.errno in (errno.ENODEV, errno.ENXIO):
             raise NotFound(f"type: this kernel has no tap devices: {error}") from error
-        raise from_oserror(error, f"making tap {name}") from error
+        raise refused(error, f"making tap {name}") from error
 
 
 def _master(request: Request, chosen: Options, ends: Ends) -> int:
@@ -128,4 +129,4 @@ def _master(request: Request, chosen: Options, ends: Ends) -> int:
     try:
         return tap_bridge.connect(request, ends, bridge, chosen.mtu)
     except OSError as error:
-        raise from_oserror(error, f"bridge: connecting the container to {bridge.name}") from error
+        raise refused(error, f"bridge: connecting the container to {bridge.name}") from error

@@ -15,7 +15,7 @@ from runtime_core.kernel import netlink
 from runtime_core.network.link_messages import alias_message, bridge_message, veth_message
 from runtime_core.network.links import Links
 from runtime_core.network.namespace import entered
-from runtime_core.network.sysctl import write_sysctl
+from runtime_core.network.sysctl import refuse_router_advertisements, write_sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def connect(request: Request, ends: Ends, bridge: Link, mtu: int) -> int:
     ends.undo.callback(ends.host.remove, near)
     pair = veth_message(near, far, namespace=ends.namespace, master=bridge.index, mtu=mtu)
     ends.host.make(near, pair, alias_message(alias, name=near))
-    write_sysctl(f"ipv6/conf/{near}/accept_ra", "0")  # CVE-2020-10749
+    for link in (near, bridge.name):
+        refuse_router_advertisements(link)
     ends.undo.callback(ends.inside.remove, inner)
     made = ends.inside.make(inner, bridge_message(inner, mtu=mtu), alias_message(alias, name=inner))
     with entered(ends.namespace):

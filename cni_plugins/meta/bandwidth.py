@@ -7,18 +7,19 @@ or in runtimeConfig.bandwidth.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from contextlib import ExitStack
 
 from cni_plugins.main.container_link import described
 from cni_plugins.main.options import number
 from cni_plugins.meta import chained
+from runtime_core.cni import addresses
 from runtime_core.cni.request import Request
-from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
+from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.kernel import netlink
 from runtime_core.network import traffic
 from runtime_core.network.link_messages import alias_message, link_message
 from runtime_core.network.links import Links
+from runtime_core.network.refusals import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -172,17 +173,10 @@ def _networks(section: dict[str, Any], where: str, key: str) -> list[str]:
     if not isinstance(values, list):
         raise InvalidArgument(f"{where}{key}: {values!r} is not a list")
     for index, value in enumerate(values):
-        if not isinstance(value, str) or "/" not in value or not _is_network(value):
+        if not isinstance(value, str) or "/" not in value:
             raise InvalidArgument(f"{where}{key}[{index}]: {value!r} is not a network in CIDR notation")
+        addresses.interface(value, f"{where}{key}[{index}]")
     return values
-
-
-def _is_network(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
 
 
 def _host_port(request: Request, links: Links, previous: dict[str, Any]) -> Link:
@@ -222,7 +216,7 @@ def _add_device(request: Request, links: Links, port: Link) -> Link:
     try:
         return links.make(name, link_message("ifb", name, [], mtu=port.mtu, up=True), alias_message(alias, name=name))
     except OSError as error:
-        raise from_oserror(error, f"making ifb {name}") from error
+        raise refused(error, f"making ifb {name}") from error
 
 
 def _device(request: Request, links: Links) -> Link | None:
@@ -235,7 +229,7 @@ def _send(links: Links, link: Link, messages: Iterable[Any]) -> None:
     try:
         links.send(*messages)
     except OSError as error:
-        raise from_oserror(error, f"shaping the traffic of {link.name}") from error
+        raise refused(error, f"shaping the traffic of {link.name}") from error
 
 
 def _compare(sock: netlink.Socket, link: Link, shape: traffic.Shape) -> None:

@@ -12,9 +12,11 @@ from contextlib import ExitStack, contextmanager
 
 from cni_plugins.main.options import number
 from cni_plugins.meta import chained
-from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, from_oserror
+from runtime_core.cni import addresses
+from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.network import rules
 from runtime_core.network.link_messages import route_message
+from runtime_core.network.refusals import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,19 +134,10 @@ def _gateways(request: Request) -> dict[bool, str]:
         raise InvalidArgument(f"gateways: {values!r} is not a list")
     found: dict[bool, str] = {}
     for index, value in enumerate(values):
-        address = _address(value)
-        if address is None:
-            raise InvalidArgument(f"gateways[{index}]: {value!r} is not an address")
+        address = addresses.address(value, f"gateways[{index}]")
         if found.setdefault(address.version == 6, str(address)) != str(address) or len(found) != index + 1:
             raise InvalidArgument(f"gateways[{index}]: {value!r} is the second of IPv{address.version}")
     return found
-
-
-def _address(value: Any) -> Any:
-    try:
-        return ipaddress.ip_address(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
 
 
 def _addresses(request: Request, previous: dict[str, Any]) -> list[dict[str, Any]]:
@@ -180,7 +173,7 @@ def _route_by_source(
         copied = [r for r in ours if _belongs(r, ip, ips) and not (by and _is_default(r) and r.gateway != by)]
         copied.sort(key=lambda route: bool(route.gateway))  # a gateway is reached by the routes without one
         messages = [route.put(table) for route in copied]
-        if by and not any(_is_default(route) for route in copied):
+        if by and not any(_is_default(route) and route.destination.version == (6 if ":" in by else 4) for route in copied):
             messages.append(route_message(link.index, "::/0" if ":" in by else "0.0.0.0/0", by, table=table))
         _send(links, f"table {table} of {ip['address']}", messages)
     _add_rules(links, tables, undo)
@@ -192,14 +185,12 @@ def _route_by_source(
 
 
 def _belongs(route: Route, ip: dict[str, Any], ips: list[dict[str, Any]]) -> bool:
-    """A route of the address's own network, or of none of the interface's networks."""
-    network = ipaddress.ip_interface(ip["address"]).network
-    if route.destination.version != network.version:
-        return False
-    end = route.near_end
+    """A route that names neither source nor gateway is of every address, of either family: the kernel's own to an IPv6
+    network are. Others are of the address's network, or of none of the interface's."""
+    network, end = ipaddress.ip_interface(ip["address"]).network, route.near_end
     if end is None or end in network:
         return True
-    return not any(end in ipaddress.ip_interface(other["address"]).network for other in ips)
+    return end.version == network.version and not any(end in ipaddress.ip_interface(other["address"]).network for other in ips)
 
 
 def _is_default(route: Route) -> bool:
@@ -232,7 +223,7 @@ def _send(links: Links, what: str, messages: list[Message]) -> None:
     try:
         links.send(*messages)
     except OSError as error:
-        raise from_oserror(error, f"routing by source, {what}") from error
+        raise refused(error, f"routing by source, {what}") from error
 
 
 def _forgive(links: Links, message: Message) -> None:
@@ -241,7 +232,7 @@ def _forgive(links: Links, message: Message) -> None:
         links.send(message)
     except OSError as error:
         if error.errno not in (2, 3):  # ENOENT, ESRCH
-            raise from_oserror(error, "taking routes by source away") from error
+            raise refused(error, "taking routes by source away") from error
 
 
 def _known_sources(request: Request, found: Container) -> set[str]:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from cni_plugins.meta import chained, link_settings, saved_settings
 from cni_plugins.meta.tuning_options import ALLOW_LIST, DATA_DIRECTORY, Options, check_allowed, data_directory, sysctl_path
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
+from runtime_core.network.refusals import check_mtu, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def add(request: Request) -> dict[str, Any]:
     with chained.container(request) as found, ExitStack() as undo:
         link = chained.interface(request, found)
         settings = link_settings.wanted(options)
+        listed = [ip["address"] for ip in chained.addresses(request, previous)]
+        check_mtu(link.name, settings.get("mtu", link.mtu), listed)  # the kernel would take the addresses away
         if settings:
             _save(request, found.links, link, settings, undo)
             for key, value in settings.items():
@@ -97,7 +100,7 @@ def _set(links: Links, index: int, key: str, value: Any) -> None:
     try:
         links.send(link_settings.message(index, key, value))
     except OSError as error:
-        raise from_oserror(error, f"{key}: setting it to {value}") from error
+        raise refused(error, f"{key}: setting it to {value}") from error
 
 
 def _restore(links: Links, index: int, settings: dict[str, Any]) -> None:

@@ -10,9 +10,10 @@ from contextlib import ExitStack
 
 from cni_plugins.main.options import interface_name, is_interface_name, number
 from cni_plugins.meta import chained
-from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
+from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.network import rules
 from runtime_core.network.link_messages import address_message, link_message
+from runtime_core.network.refusals import refused
 from runtime_core.network.sysctl import write_sysctl
 
 TYPE_CHECKING = False
@@ -128,7 +129,7 @@ def _ensure(links: Links, options: Options, undo: ExitStack) -> Link:
     try:
         vrf = links.make(options.name, vrf_message(options.name, table))
     except OSError as error:
-        raise from_oserror(error, f"vrfname: making VRF {options.name} with table {table}") from error
+        raise refused(error, f"vrfname: making VRF {options.name} with table {table}") from error
     undo.callback(links.remove_at, vrf.index)
     return vrf
 
@@ -158,7 +159,7 @@ def _enslave(found: Container, link: Link, vrf: Link, undo: ExitStack) -> None:
         _restore_addresses(links, link, before)
         links.send(*[route.put(table) for route in kept])
     except OSError as error:
-        raise from_oserror(error, f"moving {link.name} of the container into VRF {vrf.name}") from error
+        raise refused(error, f"moving {link.name} of the container into VRF {vrf.name}") from error
 
 
 def _is_lost(route: Route, link: Link) -> bool:

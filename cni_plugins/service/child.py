@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 _CHUNK = 1 << 16
-_DESCRIPTORS = 5
+_DESCRIPTORS = 4
+#: of /proc/PID/ns; descriptors of them come with the call
+_FOLLOWED = ("net", "mnt")
 _SAMPLE = b'{"cniVersion": "1.1.0", "name": "warm", "type": "", "ipam": {"ranges": [[{"subnet": "10.0.0.0/8"}]]}}'
-#: exit status and length of the output; cni_plugins/start.py and native_x86_64.s read it
+#: exit status and length of the output, behind which stands what goes to standard error: cni_plugins/start.py and
+#: native_x86_64.s read it
 _HEAD = struct.Struct("<iI")
 _CREDENTIALS = struct.Struct("3i")
 
@@ -57,7 +60,7 @@ def serve(connection: _socket.socket, settings: dict[str, Any], fingerprint: cod
 
 
 class _Home:
-    """Where the child was before the call, so that it keeps nothing of its caller's: a namespace, an error stream."""
+    """Where the child was before the call, so that it keeps nothing of its caller's: a namespace, what it has to say."""
 
     def __init__(self) -> None:
         self._root = os.stat("/")
@@ -97,15 +100,19 @@ def _serve(
         return _answer(connection, NOT_SERVED, str(error).encode())
     connection.sendall(TAKEN)
     _end_with(connection)
+    errors = os.memfd_create("standard error")
+    descriptors.append(errors)
+    os.dup2(errors, 2)
     status, output = skel.answer(kind.decode(), settings["modules"], settings["packet_filter"], text, [])
+    sys.stderr.flush()
     fcntl.fcntl(connection.fileno(), fcntl.F_SETFL, 0)
-    _send(connection, status, output)
+    _send(connection, status, output, os.pread(errors, os.fstat(errors).st_size, 0))
     return None
 
 
 def _receive(connection: _socket.socket, descriptors: list[int]) -> bytes:
     """The request; what came with it is put into `descriptors`."""
-    space = _socket.CMSG_SPACE(_DESCRIPTORS * 4)
+    space = _socket.CMSG_SPACE((_DESCRIPTORS + 1) * 4)  # one more than there may be is seen
     data, ancillary, _flags, _address = connection.recvmsg(_CHUNK, space, _socket.MSG_CMSG_CLOEXEC)
     for level, kind, rights in ancillary:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
@@ -124,14 +131,21 @@ def _is_equal(connection: _socket.socket) -> bool:
     pid, uid, gid = _CREDENTIALS.unpack(peer)
     if pid <= 0 or (uid, gid) != (os.geteuid(), os.getegid()):
         return False
-    theirs, ours = os.stat(f"/proc/{pid}/ns/user"), os.stat("/proc/self/ns/user")
-    return theirs.st_ino == ours.st_ino and syscalls.capget(pid) == syscalls.capget()
+    return _has_the_same_namespaces(pid) and syscalls.capget(pid) == syscalls.capget()
+
+
+def _has_the_same_namespaces(pid: int) -> bool:
+    """But for those that it is followed into: who sees other processes, another name of the node or other cgroups meets
+    other files in /proc and elsewhere, under the same names."""
+    for name in os.listdir("/proc/self/ns"):
+        if name not in _FOLLOWED and os.stat(f"/proc/{pid}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
+            return False
+    return True
 
 
 def _become(descriptors: list[int], umask: int, variables: list[bytes]) -> None:
-    """The caller's standard error, namespaces, root, working directory, umask and environment."""
-    errors, network, mount, root, directory = descriptors
-    os.dup2(errors, 2)
+    """The caller's namespaces, root, working directory, umask and environment."""
+    network, mount, root, directory = descriptors
     _join(network, "/proc/self/ns/net", syscalls.CLONE_NEWNET)
     _join(mount, "/proc/self/ns/mnt", syscalls.CLONE_NEWNS)
     if not os.path.samestat(os.fstat(root), os.stat("/")):
@@ -167,5 +181,5 @@ def _answer(connection: _socket.socket, status: int, output: bytes) -> None:
     _send(connection, status, output)
 
 
-def _send(connection: _socket.socket, status: int, output: bytes) -> None:
-    connection.sendall(_HEAD.pack(status, len(output)) + output)
+def _send(connection: _socket.socket, status: int, output: bytes, errors: bytes = b"") -> None:
+    connection.sendall(_HEAD.pack(status, len(output)) + output + errors)

@@ -30,6 +30,17 @@ def give_up(kind: str, settings: dict[str, Any], text: bytes) -> tuple[int, byte
     return 1, skel.error_object(_TRY_AGAIN, why, skel.version_of(text))
 
 
+def wait_no_longer(settings: dict[str, Any], text: bytes, seconds: int) -> tuple[int, bytes]:
+    """The service took the call and does not answer. It may have done anything of it, and may hold the locks that another
+    attempt needs: that is the caller's to make. What the service's process has not done by now it will not do: the
+    connection that it ends with is gone."""
+    sys.path.extend(settings["path"])
+    from cni_plugins import skel
+
+    why = f"the service took {os.environ.get('CNI_COMMAND')} and has not answered within {seconds} s"
+    return 1, skel.error_object(_TRY_AGAIN, why, skel.version_of(text))
+
+
 def start_service(settings: dict[str, Any]) -> None:
     """In a process of its own, which outlives this one; nobody waits until it listens."""
     child = os.fork()

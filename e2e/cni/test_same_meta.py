@@ -167,18 +167,11 @@ def _state(pod: Pod) -> dict[str, Any]:
 
 
 def _routes(pod: Pod) -> list[str]:
-    """Without link-local networks, which ours leaves in the main table, and without the IPv6 routes that the reference
-    also puts into tables of IPv4 addresses, where nothing looks them up."""
+    """Without link-local networks, which ours leaves in the main table too, and the kernel's own table."""
     found = []
-    for family, addresses in (("-4", "10."), ("-6", "fd")):
-        rules = json.loads(_inside(pod, f"ip -j {family} rule"))
-        tables = {str(rule["table"]) for rule in rules if str(rule.get("src", "")).startswith(addresses)} | {"main"}
+    for family in ("-4", "-6"):
         for route in json.loads(_inside(pod, f"ip -j {family} route show table all")):
-            if (
-                str(route.get("table", "main")) in tables
-                and not route["dst"].startswith("fe80")
-                and route.get("type") != "multicast"
-            ):
+            if route.get("table") != "local" and not route["dst"].startswith("fe80") and route.get("type") != "multicast":
                 found.append(json.dumps({key: value for key, value in route.items() if key != "protocol"}, sort_keys=True))
     return sorted(found)
 

@@ -6,6 +6,7 @@ meant where a node has both kinds, each with tables of its own: "nft", "legacy",
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -22,6 +23,8 @@ FAMILIES = (4, 6)
 _NAMES = {4: "iptables", 6: "ip6tables"}
 _TABLES = {4: "ip_tables_names", 6: "ip6_tables_names"}
 _LOCK = "/run/trivet-iptables.lock"
+#: of who may not write there: root in a user namespace alone, whose network namespace nobody else's processes are in
+_OWN_LOCK = "/proc/thread-self/ns/net"
 #: where the executables are, also for a caller whose PATH is short
 _MORE_PATH = "/usr/sbin:/sbin:/usr/local/sbin"
 _SECONDS = 60
@@ -42,15 +45,21 @@ class Refused(TrivetError):
 @contextmanager
 def alone() -> Iterator[None]:
     """Nobody else of Trivet's, on this node, reads or changes iptables within the block. A dead process holds no lock."""
-    try:
-        descriptor = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise from_oserror(error, f"opening {_LOCK}") from error
+    descriptor = _open_lock()
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_lock() -> int:
+    try:
+        return os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return os.open(_OWN_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        raise from_oserror(error, f"opening {_LOCK}") from error
 
 
 def is_there(version: int, kind: str = "") -> bool:

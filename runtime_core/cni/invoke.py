@@ -20,6 +20,7 @@ from runtime_core.errors import DeadlineExceeded, InvalidArgument, NotFound, Tri
 
 #: The second line of an executable that `trivet-cni install` wrote.
 STUB_MARK = b"# trivet-cni stub"
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMEOUT_SECONDS = 120.0
 #: What nobody but the daemon itself wants: a STATUS that takes longer than a kubelet's period is no answer, and
 #: GC comes before the first call is served.
@@ -36,6 +37,12 @@ class PluginFailed(TrivetError):
     def __init__(self, plugin: str, code: int, message: str, details: str = "") -> None:
         super().__init__(f"CNI plugin {plugin}: {message}{f' ({details})' if details else ''} (code {code})")
         self.code, self.details = code, details
+
+
+class PluginMissing(NotFound):
+    """Named by a configuration, and nowhere. Never code 3, which says that there is nothing to take down."""
+
+    cni_code = 7
 
 
 class Plugins:
@@ -55,14 +62,24 @@ class Plugins:
         self._packet_filter = packet_filter
 
     def call(self, kind: str, verb: str, request: Request) -> dict[str, Any]:
-        """The plugin's result, {} where the verb has none. Raises the plugin's error, or ours."""
+        """The plugin's result, {} where the verb has none. Raises the plugin's error, or ours.
+
+        Somebody's executable is given PATH and the parameters: what else the environment holds is the runtime's own."""
+        return self._call(kind, verb, request, {"PATH": os.environ.get("PATH", _PATH)})
+
+    def delegate(self, kind: str, verb: str, request: Request) -> dict[str, Any]:
+        """As `call`, for a plugin that hands its work on: to whom it does, it gives its whole environment
+        (specification section 4)."""
+        return self._call(kind, verb, request, {"PATH": _PATH, **os.environ})
+
+    def _call(self, kind: str, verb: str, request: Request, environment: Mapping[str, str]) -> dict[str, Any]:
         executable = self._executable(kind)
         if executable is None:
             if kind not in self._modules:
                 where = ", ".join(self._directories)
-                raise NotFound(f"CNI plugin {kind!r} is neither in {where} nor one of Trivet's")
+                raise PluginMissing(f"CNI plugin {kind!r} is neither in {where} nor one of Trivet's")
             return self._in_process(kind, verb, request)
-        return self._execute(executable, kind, verb, request)
+        return self._execute(executable, kind, verb, request, environment)
 
     def _executable(self, kind: str) -> Path | None:
         for directory in self._directories:
@@ -82,7 +99,7 @@ class Plugins:
             args=request.args,
             path=request.path,
             previous=previous_result(request.config, verb),
-            delegate=self.call,
+            delegate=self.delegate,
             packet_filter=self._packet_filter,
         )
         try:
@@ -96,9 +113,9 @@ class Plugins:
         except Exception as error:  # the edge of what could be a process: a crash is the plugin's failure
             raise PluginFailed(f"{kind} {verb}", 999, f"{type(error).__name__}: {error}"[:_MOST_MESSAGE]) from error
 
-    def _execute(self, path: Path, kind: str, verb: str, request: Request) -> dict[str, Any]:
+    def _execute(self, path: Path, kind: str, verb: str, request: Request, environment: Mapping[str, str]) -> dict[str, Any]:
         environment = {
-            "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            **environment,
             "CNI_COMMAND": verb,
             "CNI_CONTAINERID": request.container_id,
             "CNI_NETNS": request.netns,
@@ -185,10 +202,21 @@ class _Conversation:
         data = os.read(key.fd, 65536)
         if not data:
             self._selector.unregister(key.fileobj)
+        elif key.data == "stderr":
+            _pass_on(data)
         received = self._output[key.data]
         received += data
         if len(received) > _MOST_OUTPUT:
             raise InvalidArgument(f"{what} printed more than {_MOST_OUTPUT} bytes on {key.data}")
+
+
+def _pass_on(complaint: bytes) -> None:
+    """A plugin's standard error is its caller's, also when it succeeds."""
+    try:
+        while complaint:
+            complaint = complaint[os.write(2, complaint) :]
+    except OSError:
+        pass  # the caller has none, or nobody reads it: the call goes on
 
 
 def _read_answer(kind: str, verb: str, status: int, output: bytes, complaint: bytes) -> dict[str, Any]:
@@ -211,7 +239,7 @@ def _failure(kind: str, verb: str, status: int, answer: dict[str, Any], complain
     if not isinstance(message, str) or not message:
         last_words = complaint[-_MOST_MESSAGE:].decode(errors="replace").strip()
         message = last_words or (f"killed by signal {-status}" if status < 0 else f"exit status {status}")
-    if not isinstance(code, int) or isinstance(code, bool):
+    if not isinstance(code, int) or isinstance(code, bool) or not 0 < code < 1 << 31:
         code = 999
     details = details if isinstance(details, str) else ""
     return PluginFailed(f"{kind} {verb}", code, message[:_MOST_MESSAGE], details[:_MOST_MESSAGE])

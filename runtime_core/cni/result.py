@@ -5,13 +5,11 @@ Inside Trivet a result has the shape of 1.0.0 and later: {"interfaces", "ips", "
 
 from __future__ import annotations
 
-import ipaddress
-
+from runtime_core.cni import addresses
 from runtime_core.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -20,6 +18,11 @@ _WITHOUT_IP_VERSION = "1.0.0"
 _WITH_MTU = "1.1.0"
 _MOST_ENTRIES = 1024
 _WITHOUT_EMPTY_DNS = "1.0.0"
+#: of interfaces, addresses and routes; what else they have is somebody's own
+_TYPES: dict[str, type] = {
+    "name": str, "mac": str, "sandbox": str, "socketPath": str, "pciID": str, "interface": int,
+    "mtu": int, "advmss": int, "priority": int, "table": int, "scope": int,
+}  # fmt: skip
 _NEW_INTERFACE_KEYS = ("mtu", "socketPath", "pciID")
 
 
@@ -58,13 +61,16 @@ def read(document: Any, field: str = "prevResult", version: str = "0.1.0") -> di
     check_version(version, f"{field}.cniVersion")
     found = _from_oldest(document, field) if version < _OLDEST_LISTED else _from_listed(document, field)
     for number, ip in enumerate(found["ips"]):
-        _check(ipaddress.ip_interface, ip.get("address"), f"{field}.ips[{number}].address")
+        addresses.interface(ip.get("address"), f"{field}.ips[{number}].address")
         if ip.get("gateway"):
-            _check(ipaddress.ip_address, ip["gateway"], f"{field}.ips[{number}].gateway")
+            addresses.address(ip["gateway"], f"{field}.ips[{number}].gateway")
     for number, route in enumerate(found["routes"]):
-        _check(ipaddress.ip_interface, route.get("dst"), f"{field}.routes[{number}].dst")
+        addresses.interface(route.get("dst"), f"{field}.routes[{number}].dst")
         if route.get("gw"):
-            _check(ipaddress.ip_address, route["gw"], f"{field}.routes[{number}].gw")
+            addresses.address(route["gw"], f"{field}.routes[{number}].gw")
+    for key in ("interfaces", "ips", "routes"):
+        for number, entry in enumerate(found[key]):
+            _check_types(entry, f"{field}.{key}[{number}]")
     return found
 
 
@@ -137,11 +143,11 @@ def _dns(document: dict[str, Any], field: str) -> dict[str, Any]:
     return dns
 
 
-def _check(grammar: Callable[[str], object], value: Any, field: str) -> None:
-    try:
-        if isinstance(value, str):
-            grammar(value)
-            return
-    except ValueError:
-        pass
-    raise InvalidArgument(f"{field}: {value!r} is not an address")
+def _check_types(entry: dict[str, Any], field: str) -> None:
+    """Of what is said at all."""
+    for key, value in entry.items():
+        kind = _TYPES.get(key)
+        if value is None or kind is None:
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InvalidArgument(f"{field}.{key}: {value!r} is not {'a number' if kind is int else 'a string'}")

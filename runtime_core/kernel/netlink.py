@@ -19,6 +19,9 @@ ROUTE, NETFILTER = 0, 12
 REQUEST, MULTI, ACK, DUMP = 0x1, 0x2, 0x4, 0x300
 REPLACE, EXCL, CREATE, APPEND = 0x100, 0x200, 0x400, 0x800
 _ERROR, _DONE = 2, 3
+#: of the socket, and of an answer: the kernel says in words what it refuses (Documentation/userspace-api/netlink/intro.rst)
+_SOL_NETLINK, _EXT_ACK, _CAP_ACK = 270, 11, 10
+_CAPPED, _HAS_WORDS, _WORDS = 0x100, 0x200, 1
 _NESTED, _TYPE_MASK = 0x8000, 0x3FFF
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -39,6 +42,8 @@ class Socket:
 
     def __init__(self, family: int = ROUTE) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+        for option in (_EXT_ACK, _CAP_ACK):
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._socket.bind((0, 0))
         self._sequence = 0
 
@@ -75,19 +80,20 @@ class Socket:
         return header + payload
 
     def _collect(self, sequences: Iterable[int]) -> list[bytes]:
-        waiting, payloads, refusal = set(sequences), [], 0
+        waiting, payloads, refusal, words = set(sequences), [], 0, ""
         while waiting:
-            for kind, sequence, payload in _split(self._socket.recv(_RECEIVE)):
+            for kind, flags, sequence, payload in _split(self._socket.recv(_RECEIVE)):
                 if sequence not in waiting:
                     continue
                 if kind in (_ERROR, _DONE):
                     waiting.discard(sequence)
                     code = struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
-                    refusal = refusal or -code
+                    if code and not refusal:
+                        refusal, words = -code, _words(flags, payload)
                 else:
                     payloads.append(payload)
         if refusal > 0:
-            raise OSError(refusal, f"netlink: {os.strerror(refusal)}")
+            raise OSError(refusal, f"netlink: {os.strerror(refusal)}{f' ({words})' if words else ''}")
         return payloads
 
 
@@ -124,9 +130,16 @@ def items(data: bytes) -> Iterator[tuple[int, bytes]]:
         position += length + -length % 4
 
 
-def _split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def _words(flags: int, payload: bytes) -> str:
+    """Of a refusal, "" where there are none: they follow the header of what was refused."""
+    if not flags & _HAS_WORDS or not flags & _CAPPED:
+        return ""
+    return decode(payload[4 + _HEADER.size :]).get(_WORDS, b"").rstrip(b"\0").decode(errors="replace")
+
+
+def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     position = 0
     while position + _HEADER.size <= len(data):
-        length, kind, _flags, sequence, _port = _HEADER.unpack_from(data, position)
-        yield kind, sequence, data[position + _HEADER.size : position + length]
+        length, kind, flags, sequence, _port = _HEADER.unpack_from(data, position)
+        yield kind, flags, sequence, data[position + _HEADER.size : position + length]
         position += length + -length % 4

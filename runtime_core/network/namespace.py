@@ -13,15 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class NamespaceMissing(NotFound):
+    """Nothing can have been made in it: the one failure for which a runtime need not call DEL (CNI specification, 5)."""
+
+    cni_code = 3
+
+
 def open_namespace(path: str) -> int:
-    """A descriptor of the namespace at `path`; NotFound when there is none (a plain file is none)."""
+    """A descriptor of the namespace at `path`; NamespaceMissing when there is none (a plain file is none)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise NotFound(f"CNI_NETNS: {path!r} cannot be opened: {error.strerror}") from error
+        raise NamespaceMissing(f"CNI_NETNS: {path!r} cannot be opened: {error.strerror}") from error
     if not _is_namespace(descriptor):
         os.close(descriptor)
-        raise NotFound(f"CNI_NETNS: {path!r} is not a network namespace")
+        raise NamespaceMissing(f"CNI_NETNS: {path!r} is not a network namespace")
     return descriptor
 
 

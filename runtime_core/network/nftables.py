@@ -57,8 +57,8 @@ class Socket(netlink.Socket):
     def __init__(self, *, closes_later: bool = False) -> None:
         super().__init__(netlink.NETFILTER)
         self._closes_later = closes_later
-        for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):  # of a transaction with thousands of messages, and its refusals
-            self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        for option, forced in ((socket.SO_SNDBUF, _SO_SNDBUFFORCE), (socket.SO_RCVBUF, _SO_RCVBUFFORCE)):
+            self._enlarge(option, forced)  # of a transaction with thousands of messages, and its refusals
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
 
     def __enter__(self) -> Socket:
@@ -73,6 +73,13 @@ class Socket(netlink.Socket):
             except RuntimeError:  # no thread to be had: then now
                 pass
         super().close()
+
+    def _enlarge(self, option: int, forced: int) -> None:
+        """Beyond the node's limit as root of the node may; in a user namespace up to it, and then by the plain option."""
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, forced, _BUFFER)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
 
     def generation(self) -> int:
         """A number that every transaction of this network namespace changes, whoever makes it."""

@@ -5,6 +5,11 @@ from __future__ import annotations
 from runtime_core.errors import from_oserror
 
 
+def refuse_router_advertisements(link: str) -> None:
+    """On a link of the node that containers send to: one could make itself the node's router (CVE-2020-10749)."""
+    write_sysctl(f"ipv6/conf/{link}/accept_ra", "0")
+
+
 def write_sysctl(path: str, value: str) -> str:
     """The value before, "" where there is none. Written only when it differs: a write costs more than a read, and may
     not be allowed.

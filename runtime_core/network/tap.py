@@ -6,7 +6,7 @@ import fcntl
 import os
 import struct
 
-from runtime_core.errors import NotFound
+from runtime_core.errors import NotFound, PermissionDenied
 
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER, _TUNSETGROUP = 0x400454CA, 0x400454CB, 0x400454CC, 0x400454CE
@@ -29,6 +29,8 @@ def add_tap(name: str, *, multi_queue: bool, owner: int | None, group: int | Non
 
 
 def check_device() -> None:
-    """NotFound when this node makes no taps."""
+    """NotFound when this node makes no taps, PermissionDenied when the caller may not."""
     if not os.path.exists(_DEVICE):
         raise NotFound(f"there is no {_DEVICE}")
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        raise PermissionDenied(f"{_DEVICE} may not be opened")

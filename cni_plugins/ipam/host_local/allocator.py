@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 
 from cni_plugins.ipam.host_local.key import following, key_of
+from runtime_core.cni import addresses
 from runtime_core.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -16,17 +16,15 @@ _KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway")
 
 
 class Range:
-    """One subnet with the part of it that is given out; `first`, `last` and `gateway` are keys."""
+    """One subnet with the part of it that is given out; `first`, `last` and `gateway` are keys, `field` is where it stands."""
 
-    __slots__ = ("first", "gateway", "gateway_text", "last", "network")
+    __slots__ = ("field", "first", "gateway", "gateway_text", "last", "network")
 
     def __init__(self, entry: Any, field: str) -> None:
         if not isinstance(entry, dict) or not entry.get("subnet"):
             raise InvalidArgument(f"{field}.subnet is missing")
-        try:
-            self.network = ipaddress.ip_network(_string(entry["subnet"]))
-        except ValueError as error:
-            raise InvalidArgument(f"{field}.subnet: {error}") from None
+        self.field = field
+        self.network = addresses.network(entry["subnet"], f"{field}.subnet")
         if self.network.num_addresses < 4:
             raise InvalidArgument(f"{field}.subnet: {self.network} is too small to give addresses out")
         # An IPv6 network has no broadcast address.
@@ -41,10 +39,7 @@ class Range:
     def _inside(self, entry: dict[str, Any], name: str, field: str, default: Any) -> Any:
         if entry.get(name) in (None, ""):
             return default
-        try:
-            address = ipaddress.ip_address(_string(entry[name]))
-        except ValueError as error:
-            raise InvalidArgument(f"{field}.{name}: {error}") from None
+        address = addresses.address(entry[name], f"{field}.{name}")
         if address not in self.network:
             raise InvalidArgument(f"{field}.{name}: {address} is not in {self.network}")
         return address
@@ -106,9 +101,3 @@ def _refuse_overlaps(ranges: list[tuple[str, Range]]) -> None:
         if behind[1].first <= before[1].last:
             one, other = sorted((before, behind), key=ranges.index)
             raise InvalidArgument(f"{other[0]}: {other[1].network} overlaps {one[0]}, {one[1].network}")
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not an address")
-    return value

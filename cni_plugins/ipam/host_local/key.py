@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 
+#: of IPv4 and IPv6
+KEY_BYTES = (5, 17)
+
+
 def key_of(address: IPv4Address | IPv6Address) -> bytes:
     return bytes((address.version,)) + address.packed
 

@@ -20,16 +20,21 @@ class Lease:
 
 def list_leases(data_dir: str = DEFAULT_DIRECTORY) -> list[Lease]:
     """Of all networks under `data_dir`, by network and address; none where there is no such directory."""
+    return [lease for network in networks(data_dir) for lease in of_network(data_dir, network)]
+
+
+def networks(data_dir: str) -> list[str]:
+    """Of which there are leases under `data_dir`, by name."""
     try:
         # Every version of the plugin, ours and the reference's, locks a file of this name.
-        networks = sorted(entry.name for entry in os.scandir(data_dir) if os.path.isfile(f"{entry.path}/lock"))
+        return sorted(entry.name for entry in os.scandir(data_dir) if os.path.isfile(f"{entry.path}/lock"))
     except FileNotFoundError:
         return []
     except OSError as error:
         raise from_oserror(error, data_dir) from error
-    return [lease for network in networks for lease in _of_network(data_dir, network)]
 
 
-def _of_network(data_dir: str, network: str) -> list[Lease]:
+def of_network(data_dir: str, network: str) -> list[Lease]:
+    """By address. DataLoss where they cannot be read."""
     with LeaseStore(data_dir, network) as store:
         return [Lease(network, text_of(address), owner, interface) for address, owner, interface in store.leases()]

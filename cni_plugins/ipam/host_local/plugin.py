@@ -9,7 +9,7 @@ from cni_plugins.ipam.host_local.allocator import spans
 from cni_plugins.ipam.host_local.key import key_of, text_of
 from cni_plugins.ipam.host_local.options import Options, data_directory
 from cni_plugins.ipam.host_local.store import LeaseStore
-from runtime_core.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from runtime_core.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,10 +28,11 @@ def add(request: Request) -> dict[str, Any]:
     options = Options(request)
     ips = []
     with LeaseStore(options.data_directory, request.network) as store:
+        store.check()
         _refuse_second(store, options, request)
         wanted = list(options.wanted)
-        for number, group in enumerate(options.groups):
-            one, address = _choose(store, options, number, group, wanted)
+        for number in range(len(options.groups)):
+            one, address = _choose(store, request, options, number, wanted)
             if not store.insert(address, request.container_id, request.interface):
                 raise AlreadyExists(f"ips: {text_of(address)} is taken")
             store.set_given_last(number, address)
@@ -42,13 +43,18 @@ def add(request: Request) -> dict[str, Any]:
 
 
 def delete(request: Request) -> None:
-    """Whatever the configuration has become: only name and dataDir are read."""
+    """Whatever the configuration has become: only name and dataDir are read.
+
+    Leases that cannot be read hold no container: ADD refuses as long as they are there, and they go with their file."""
     store = LeaseStore(data_directory(request), request.network)
     if not store.exists():
         return
-    with store:
-        for address in store.owned(request.container_id, request.interface):
-            store.delete(address)
+    try:
+        with store:
+            for address in store.owned(request.container_id, request.interface):
+                store.delete(address)
+    except (DataLoss, FailedPrecondition):
+        return
 
 
 def check(request: Request) -> None:
@@ -80,7 +86,7 @@ def gc(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """NotReady without a range, and where a range set has no free address."""
+    """NotReady without a range, and where a range set has no free address; DataLoss where the leases cannot be read."""
     ipam = request.section("ipam")
     if not (ipam.get("subnet") or ipam.get("ranges") or request.section("runtimeConfig").get("ipRanges")):
         raise NotReady("ipam.ranges: no range is given")
@@ -89,9 +95,10 @@ def status(request: Request) -> None:
     if not store.exists():
         return
     with store:
+        store.check()
         for number, group in enumerate(options.groups):
             if _free(store, options, number, group) is None:
-                raise NotReady(_exhausted(number, group))
+                raise NotReady(_exhausted(request, group))
 
 
 def _refuse_second(store: LeaseStore, options: Options, request: Request) -> None:
@@ -102,8 +109,9 @@ def _refuse_second(store: LeaseStore, options: Options, request: Request) -> Non
             )
 
 
-def _choose(store: LeaseStore, options: Options, number: int, group: list[Range], wanted: list[bytes]) -> tuple[Range, bytes]:
+def _choose(store: LeaseStore, request: Request, options: Options, number: int, wanted: list[bytes]) -> tuple[Range, bytes]:
     """The wanted address of this set, taken out of `wanted`, or the next free one."""
+    group = options.groups[number]
     for address in wanted:
         for one in group:
             if address in one:
@@ -111,7 +119,7 @@ def _choose(store: LeaseStore, options: Options, number: int, group: list[Range]
                 return one, address
     free = _free(store, options, number, group)
     if free is None:
-        raise ResourceExhausted(_exhausted(number, group))
+        raise ResourceExhausted(_exhausted(request, group))
     return free
 
 
@@ -123,5 +131,9 @@ def _free(store: LeaseStore, options: Options, number: int, group: list[Range]) 
     return None
 
 
-def _exhausted(number: int, group: list[Range]) -> str:
-    return f"ipam.ranges[{number}]: no address of {', '.join(str(one.network) for one in group)} is free"
+def _exhausted(request: Request, group: list[Range]) -> str:
+    """The set by its place in the configuration, with all that it had to give."""
+    spans_of_all = ", ".join(f"{text_of(one.first)} to {text_of(one.last)}" for one in group)
+    networks = ", ".join(str(one.network) for one in group)
+    place = group[0].field.rpartition("[")[0] or "ipam.ranges[0]"  # the old form has one
+    return f"{place}: no address of {networks} is free in network {request.network}: all from {spans_of_all} are taken"

@@ -16,13 +16,14 @@ import os
 import sqlite3
 
 from cni_plugins.ipam.host_local import reference_directory
-from cni_plugins.ipam.host_local.key import following, preceding
+from cni_plugins.ipam.host_local.key import KEY_BYTES, following, preceding
 from runtime_core.errors import DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable, from_oserror
 from runtime_core.kernel import failpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
+    from typing import Any
 
     from runtime_core.errors import TrivetError
 
@@ -38,6 +39,14 @@ _SCHEMA = (
 )
 _OWNED = "SELECT address FROM leases WHERE container_id = ? AND interface = ?"
 _RUN_AT_OR_BEFORE = "SELECT first, last FROM runs WHERE first <= ? ORDER BY first DESC LIMIT 1"
+
+
+#: what sqlite3 itself says of bytes that are no text
+_NO_TEXT = sqlite3.SQLITE_ERROR
+#: the statements are ours, so that SQLITE_ERROR is a table that is gone, and SQLITE_CONSTRAINT tables that do not agree
+_DAMAGES = (
+    sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH,
+)  # fmt: skip
 
 
 class LeaseStore:
@@ -74,6 +83,12 @@ class LeaseStore:
             self._connection.close()  # rolls back what is not committed
             self._unlock()
 
+    def check(self) -> None:
+        """DataLoss where a page of the file is not what a database has, whether or not this call would have met it."""
+        (said,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            raise _damaged(self._path, said)
+
     def first_free(self, first: bytes, last: bytes, kept: Container[bytes]) -> bytes | None:
         """The first free address from `first` to `last` that is not one of `kept`."""
         while first <= last:
@@ -104,7 +119,7 @@ class LeaseStore:
         """Of an address that is taken."""
         run = self._run_at_or_before(address)
         if run is None or run[1] < address:
-            raise DataLoss(f"{self._path}: the tables contradict one another")
+            raise _damaged(self._path, "the tables contradict one another")
         self._connection.execute("DELETE FROM leases WHERE address = ?", (address,))
         self._connection.execute("DELETE FROM runs WHERE first = ?", (run[0],))
         if run[0] < address:
@@ -115,22 +130,28 @@ class LeaseStore:
     def owned(self, container_id: str, interface: str) -> list[bytes]:
         """Addresses; where there are none, those that a very old plugin wrote down without an interface."""
         rows = self._connection.execute(_OWNED, (container_id, interface)).fetchall()
-        return [row[0] for row in rows or self._connection.execute(_OWNED, (container_id, "")).fetchall()]
+        return [self._key(row[0]) for row in rows or self._connection.execute(_OWNED, (container_id, "")).fetchall()]
 
     def leases(self) -> list[tuple[bytes, str, str]]:
         """(address, container id, interface) of all, in order."""
-        return self._connection.execute("SELECT address, container_id, interface FROM leases ORDER BY address").fetchall()
+        rows = self._connection.execute("SELECT address, container_id, interface FROM leases ORDER BY address")
+        return [(self._key(address), str(container_id), str(interface)) for address, container_id, interface in rows]
 
     def given_last(self, range_set: int) -> bytes:
         row = self._connection.execute("SELECT address FROM given_last WHERE range_set = ?", (range_set,)).fetchone()
-        return row[0] if row else b""
+        return self._key(row[0]) if row else b""
 
     def set_given_last(self, range_set: int, address: bytes) -> None:
         self._connection.execute("INSERT OR REPLACE INTO given_last VALUES (?, ?)", (range_set, address))
 
     def _run_at_or_before(self, address: bytes) -> tuple[bytes, bytes] | None:
-        row: tuple[bytes, bytes] | None = self._connection.execute(_RUN_AT_OR_BEFORE, (address,)).fetchone()
-        return row
+        row = self._connection.execute(_RUN_AT_OR_BEFORE, (address,)).fetchone()
+        return (self._key(row[0]), self._key(row[1])) if row else None
+
+    def _key(self, value: Any) -> bytes:
+        if not isinstance(value, bytes) or len(value) not in KEY_BYTES:
+            raise _damaged(self._path, f"{value!r} is not an address")
+        return value
 
     def _open(self) -> sqlite3.Connection:
         """With a transaction begun, and whatever the reference plugin left taken over."""
@@ -213,11 +234,15 @@ def _locked(directory: str) -> int:
 
 
 def _told(error: sqlite3.Error, path: str) -> TrivetError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return DataLoss(f"{path} is damaged ({error}): move it away once no container of the network runs")
+    code = getattr(error, "sqlite_errorcode", _NO_TEXT) & 0xFF
+    if code in _DAMAGES:
+        return _damaged(path, str(error))
     if code == sqlite3.SQLITE_FULL:
         return ResourceExhausted(f"{path}: {error}")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return from_oserror(PermissionError(errno.EACCES, str(error)), path)
     return Unavailable(f"{path}: {error}")
+
+
+def _damaged(path: str, why: str) -> DataLoss:
+    return DataLoss(f"{path} is damaged ({why}): move it away once no container of the network runs")

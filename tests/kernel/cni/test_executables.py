@@ -50,8 +50,8 @@ class Node:
             "ipam": {"type": "host-local", "dataDir": str(self.directory / "ipam"), "ranges": ranges}, **more,
         }  # fmt: skip
 
-    def call(self, verb: str, config: dict[str, Any], **variables: str) -> tuple[int, dict[str, Any]]:
-        """(exit status, what it printed)."""
+    def call(self, verb: str, config: dict[str, Any], says: bytes = b"", **variables: str) -> tuple[int, dict[str, Any]]:
+        """(exit status, what it printed); on standard error it `says` that alone."""
         environment = {
             "PATH": os.environ["PATH"], "CNI_COMMAND": verb, "CNI_PATH": str(self.directory / "bin"),
             "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": str(self.pod), **variables,
@@ -60,7 +60,7 @@ class Node:
             [str(self.directory / "bin" / config["type"])],
             input=json.dumps(config).encode(), env=environment, capture_output=True, check=False,
         )  # fmt: skip
-        assert done.stderr == b"", done.stderr.decode()
+        assert done.stderr == says, done.stderr.decode()
         return done.returncode, json.loads(done.stdout) if done.stdout else {}
 
     def stop(self) -> None:
@@ -269,6 +269,35 @@ def test_status_says_what_add_would_refuse(node: Node, change: dict[str, Any], c
     """With the specification's code: 50 where a plugin is not there."""
     status, error = node.call("STATUS", {**node.config(), **change})
     assert (status, error["code"], message in error["msg"]) == (1, code, True), error
+
+
+_FOREIGN_IPAM = """#!/bin/sh
+env > {directory}/environment.$CNI_COMMAND
+echo "$CNI_COMMAND was asked" >&2
+[ "$CNI_COMMAND" != ADD ] || echo '{{"cniVersion": "1.1.0", "ips": [{{"address": "10.77.0.9/24"}}]}}'
+"""
+
+
+def test_somebody_elses_ipam_plugin_has_the_callers_environment_and_standard_error(node: Node) -> None:
+    """Whole, as the specification has it of delegation; what it says is passed on though it succeeds."""
+    plugin = node.directory / "bin" / "whereabouts"
+    plugin.write_text(_FOREIGN_IPAM.format(directory=node.directory))
+    plugin.chmod(0o755)
+    config = node.config(ipam={"type": "whereabouts"})
+    variables = {"KUBECONFIG": "/etc/k8s.conf", "HTTPS_PROXY": "http://p:3128", "CNI_NETNS_OVERRIDE": "1"}
+    assert node.call("ADD", config, says=b"ADD was asked\n", **variables)[0] == 0
+    assert node.call("DEL", config, says=b"DEL was asked\n", **variables)[0] == 0
+    for verb in ("ADD", "DEL"):
+        lines = (node.directory / f"environment.{verb}").read_text().splitlines()
+        assert {f"{key}={value}" for key, value in variables.items()} <= set(lines)
+        assert {f"CNI_COMMAND={verb}", "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0", f"CNI_NETNS={node.pod}"} <= set(lines)
+
+
+@pytest.mark.parametrize("verb", ["ADD", "CHECK", "DEL"])
+def test_an_absent_ipam_plugin_is_the_configurations_fault(node: Node, verb: str) -> None:
+    """Never code 3, for which a runtime takes nothing down."""
+    status, error = node.call(verb, node.config(ipam={"type": "absent"}, prevResult={"cniVersion": "1.1.0"}))
+    assert (status, error["code"], "'absent' is neither in" in error["msg"]) == (1, 7, True)
 
 
 def test_mac_by_arguments_needs_no_ignore_unknown(node: Node) -> None:

@@ -54,7 +54,8 @@ def _inside(pod: Pod, *commands: str) -> None:
 
 def _moved(v4: int = 100, v6: int = 101, gateways: tuple[str, str] = HOST) -> set[tuple[int, str, str]]:
     return {
-        (v4, "10.9.0.0/24", ""), (v4, "0.0.0.0/0", gateways[0]), (v6, "fd09::/64", ""), (v6, "::/0", gateways[1]),
+        (v4, "10.9.0.0/24", ""), (v4, "0.0.0.0/0", gateways[0]), (v4, "fd09::/64", ""), (v6, "fd09::/64", ""),
+        (v6, "::/0", gateways[1]),
     }  # fmt: skip
 
 
@@ -68,6 +69,7 @@ def test_routes_move_into_tables_by_source(pod: Pod) -> None:
         assert far is not None
         assert {r.table for r in rules.routes(links.socket) if r.index == far.index and str(r.destination) == "fe80::/64"} == {
             254,
+            100,
             101,
         }
     for to in (*POD, *HOST):
@@ -183,7 +185,8 @@ def test_a_table_that_is_configured_gets_rules_alone(pod: Pod) -> None:
 
 
 def test_metrics_and_further_routes_move_too(pod: Pod) -> None:
-    """To the table of the address whose network they go by; those of no network to all of their kind."""
+    """To the table of the address whose network they go by; those by a gateway of none to all of their
+    kind, and those without gateway and source to all."""
     _inside(
         pod, "ip addr add 10.7.0.2/24 dev eth0", "ip route add 192.0.2.0/25 via 10.7.0.1 mtu 1300",
         "ip route add 192.0.2.128/25 via 10.9.0.1 metric 7", "ip route add 203.0.113.1 dev eth0",
@@ -194,7 +197,7 @@ def test_metrics_and_further_routes_move_too(pod: Pod) -> None:
     sbr.add(pod.request(previous))
     assert _routes(pod) == {
         *_moved(), (102, "10.7.0.0/24", ""), (102, "192.0.2.0/25", "10.7.0.1"), (100, "192.0.2.128/25", "10.9.0.1"),
-        *((table, "203.0.113.1/32", "") for table in (100, 102)),
+        (102, "fd09::/64", ""), *((table, "203.0.113.1/32", "") for table in (100, 101, 102)),
         *((table, "203.0.113.2/32", "203.0.113.1") for table in (100, 102)),
     }  # fmt: skip
     with pod.inside():

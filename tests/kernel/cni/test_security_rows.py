@@ -11,7 +11,7 @@ from runtime_core.cni import conf
 from runtime_core.errors import InvalidArgument
 from tests.kernel.cni import main_node, mapped_ports
 from tests.kernel.cni.answers import Answers
-from tests.kernel.cni.main_node import Node, on, run, sysctl
+from tests.kernel.cni.main_node import Node, needs_bridge_vlans, on, run, sysctl
 from tests.kernel.cni.mapped_ports import NODE, OUTSIDE, POD, WEB, Mapped, backends
 from tests.kernel.cni.port_traffic import talk
 
@@ -51,6 +51,30 @@ def test_cve_2020_10749_nor_by_the_pair_of_a_tap(node: Node) -> None:
         links.add_bridge("node0")
     result = node.call("ADD", node.config("tap", bridge="node0"), node.pod())
     assert sysctl(None, f"ipv6/conf/{result['interfaces'][0]['name']}/accept_ra") == "0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "made"),
+    [
+        ("bridge", {"bridge": "node0"}, ["node0"]),
+        ("tap", {"bridge": "node0"}, ["node0"]),
+        ("bridge", {"bridge": "node0", "vlan": 7, "isGateway": True}, ["node0", "node0.7"]),
+    ],
+)
+def test_cve_2020_10749_nor_by_a_link_that_was_there_before(
+    node: Node, kind: str, config: dict[str, object], made: list[str]
+) -> None:
+    """Somebody else made it, and the kernel lets new links listen."""
+    if "vlan" in config:
+        needs_bridge_vlans()
+    with on(None) as links:
+        links.add_bridge("node0", vlan_filtering="vlan" in config)
+        if "node0.7" in made:
+            links.add_veth("vlanport", "node0.7", namespace=-1)
+    for name in made:
+        run("sysctl", "-qw", f"net/ipv6/conf/{name}/accept_ra=1")
+    node.call("ADD", node.config(kind, **config), node.pod())
+    assert {name: sysctl(None, f"ipv6/conf/{name}/accept_ra") for name in made} == dict.fromkeys(made, "0")
 
 
 @pytest.mark.parametrize("kind", ["../evil", "/bin/evil", "a/../evil", "..", ".", "", "evil\n", 7])

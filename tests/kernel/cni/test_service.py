@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import pytest
 from cni_plugins.install import install
 from cni_plugins.service import server
 from runtime_core.kernel import syscalls
+from runtime_core.testing.tools import need
 
 _PR_CAPBSET_DROP, _CAP_SYS_BOOT = 24, 22
 _ROOT = Path(__file__).parents[3]
@@ -104,6 +108,11 @@ class Node:
     def config(self, **more: Any) -> bytes:
         common = {"cniVersion": "1.1.0", "name": "net", "type": "probe", "diary": str(self.directory / "diary")}
         return json.dumps({**common, **more}).encode()
+
+    def be_patient(self, to_take: int, to_answer: int) -> None:
+        """From now on, and for so many seconds."""
+        self.settings["patience"] = (to_take, to_answer)
+        install(self.directory / "bin", overwrite=False, settings=self.settings)
 
     def facts(self, **more: Any) -> dict[str, Any]:
         done = self.call("ADD", **more)
@@ -258,6 +267,99 @@ def test_who_has_fewer_rights_is_not_served(node: Node) -> None:
     node.start()
     facts = node.facts(preexec_fn=lambda: syscalls.prctl(_PR_CAPBSET_DROP, _CAP_SYS_BOOT))
     assert facts["parent"] == os.getpid()
+
+
+@pytest.mark.parametrize("way", ["-pf --mount-proc", "--uts", "--ipc", "--cgroup", "--time", "-Ur"])
+def test_who_is_in_another_namespace_is_not_served(node: Node, way: str) -> None:
+    """As a runtime in a container: it meets other processes, names and files in /proc than the service would."""
+    service = node.start()
+    unshare = [need("unshare", "util-linux"), *way.split()]
+    for verb in ("ADD", "CHECK", "DEL"):
+        served, alone = (
+            subprocess.run(
+                [*unshare, node.program], input=node.config(), env=node.environment(verb, TRIVET_CNI_SERVICE=off),
+                capture_output=True, check=False, timeout=30,
+            )
+            for off in ("", "off")
+        )  # fmt: skip
+        assert (served.returncode, served.stderr) == (alone.returncode, alone.stderr)
+    assert [verb for verb, _pid, _parent in node.diary()] == ["ADD", "ADD", "DEL", "DEL"]
+    assert service not in {int(parent) for _verb, _pid, parent in node.diary()}
+
+
+def test_a_service_that_hangs_is_not_waited_for(node: Node) -> None:
+    """All of it stopped before it takes the call: it runs in the caller, and nothing is done when the service goes on."""
+    node.be_patient(1, 1)
+    service = node.start()
+    processes = [service, *_children(service)]
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert node.facts()["parent"] == os.getpid()
+        assert node.call("DEL").returncode == 0
+    finally:
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+    _until(lambda: node.facts()["parent"] == service, "it serves again")
+    diary = [(verb, int(parent) == service) for verb, _pid, parent in node.diary()]
+    assert diary[:2] == [("ADD", False), ("DEL", False)]
+    assert set(diary[2:]) <= {("ADD", True), ("ADD", False)}
+
+
+def test_a_call_that_hangs_in_the_service_is_the_callers_to_try_again(node: Node) -> None:
+    """Code 11, since nobody knows how far it came; the process that had it has ended, and DEL was not called unasked."""
+    node.be_patient(10, 1)
+    node.start()
+    done = node.call("ADD", wait=True)
+    error = json.loads(done.stdout)
+    assert (done.returncode, error["code"]) == (1, 11)
+    assert "the service took ADD and has not answered within 1 s" in error["msg"]
+    _until(lambda: not _is_running(int(node.diary()[0][1])), "the plugin has ended with it")
+    assert [line[0] for line in node.diary()] == ["ADD"]
+
+
+@pytest.mark.parametrize(("said", "is_run"), [(b"", True), (b"+", False), (b"+\0\0", False)])
+def test_what_listens_and_is_no_service_is_not_waited_for(node: Node, said: bytes, is_run: bool) -> None:
+    """It says nothing, or that it has the call, and no more."""
+    node.be_patient(1, 1)
+    node.socket.parent.mkdir(mode=0o700)
+    held: list[socket.socket] = []
+
+    def answer(listener: socket.socket) -> None:
+        held.append(listener.accept()[0])
+        held[0].sendall(said)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(node.socket))
+        listener.listen()
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        done = node.call("ADD")
+        thread.join()
+        for connection in held:
+            connection.close()
+    node.socket.unlink()
+    assert (done.returncode == 0) == is_run == bool(node.diary())
+    assert is_run or json.loads(done.stdout)["code"] == 11
+
+
+def test_a_queue_that_is_full_is_not_waited_for(node: Node) -> None:
+    """Of a service that takes no more connections."""
+    node.be_patient(1, 1)
+    node.socket.parent.mkdir(mode=0o700)
+    with ExitStack() as closing:
+        listener = closing.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(node.socket))
+        listener.listen(0)
+        while True:
+            waiting = closing.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            try:
+                waiting.connect(str(node.socket))
+            except BlockingIOError:
+                break
+        assert node.facts()["parent"] == os.getpid()
+    node.socket.unlink()
 
 
 def test_another_user_is_not_served(node: Node) -> None:
@@ -422,6 +524,10 @@ def test_arguments_are_a_plugins_own_command_line(node: Node, monkeypatch: pytes
     monkeypatch.delitem(sys.modules, "service_probe")
     done = subprocess.run([node.program, "daemon", "-x"], env={}, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (3, b"command daemon -x\n")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _services(node: Node) -> set[int]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cni_plugins.__main__ import COMMANDS, main
+from cni_plugins.ipam.host_local.key import key_of
+from cni_plugins.ipam.host_local.store import LeaseStore
 from tests.unit.cni.conftest import RESULT, Node
 
 
@@ -194,6 +197,41 @@ def test_what_is_wrong_is_named_by_its_path(
     assert complaint in capsys.readouterr().out
 
 
+def test_all_problems_are_told_each_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Unknown keys, types, values, and what only the plugin itself knows; those of one hide no others'."""
+    ranges = [
+        [{"subnet": "10.97.0.5/33"}],
+        [{"subnet": "::ffff:10.66.1.0/120"}, {"subnet": "10.98.0.0/24", "rangeEnd": "10.99.0.9"}],
+    ]
+    ipam = {"type": "host-local", "ranges": ranges, "routes": [{"dst": "x"}, {"dst": "0.0.0.0/0", "gw": 5}], "dataDirr": "/x"}
+    bridge = {
+        "type": "bridge",
+        "hairpin": True,
+        "mtu": 99999,
+        "vlan": 5000,
+        "ipMasq": "yes",
+        "vlanTrunk": [{"id": 9999}],
+        "ipam": ipam,
+    }
+    tuning = {"type": "tuning", "sysctl": {"kernel.hostname": "x"}, "mac": "zz"}
+    assert _explain(tmp_path, {"cniVersion": "1.1.0", "name": "net", "disablecheck": 1, "plugins": [bridge, tuning]}) == 1
+    said = [
+        line.removeprefix(f"{tmp_path}/x.conflist: ") for line in capsys.readouterr().out.splitlines() if "x.conflist: " in line
+    ]
+    assert [line.partition(": ")[0] for line in said] == [
+        "disablecheck", "plugins[0].hairpin", "plugins[0].ipMasq", "plugins[0].ipam.ranges[0][0].subnet",
+        "plugins[0].ipam.ranges[1][0].subnet", "plugins[0].ipam.routes[0].dst", "plugins[0].ipam.routes[1].gw",
+        "plugins[0].ipam.dataDirr", "plugins[0].mtu", "plugins[0].vlan", "plugins[0].vlanTrunk[0].id",
+        "plugins[1].sysctl", "plugins[1].mac",
+    ]  # fmt: skip
+
+
+def test_what_no_runtime_would_take_hides_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _explain(tmp_path, {**_bridge(hairpin=True), "name": "a/b"}) == 1
+    said = capsys.readouterr()
+    assert ("name 'a/b'" in said.err, "plugins[0].hairpin: unknown" in said.out) == (True, True)
+
+
 @pytest.mark.parametrize("change", [{"cniVersion": "3.0.0"}, {"name": "a/b"}, {"plugins": []}, {"plugins": [{"type": "a/b"}]}])
 def test_what_no_runtime_would_take_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
@@ -201,6 +239,17 @@ def test_what_no_runtime_would_take_is_refused(
     """As the runtime would refuse it."""
     assert _explain(tmp_path, {**_bridge(), **change}) == 1
     assert capsys.readouterr().err.startswith(f"trivet-cni: {tmp_path}/x.conflist: ")
+
+
+def test_leases_of_one_network_that_cannot_be_read_hide_no_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for network in ("bad", "good"):
+        with LeaseStore(str(tmp_path), network) as store:
+            store.insert(key_of(ip_address("10.0.0.2")), "c1", "eth0")
+    (tmp_path / "bad" / "leases.db").write_bytes(bytes(4096))
+    assert main(["leases", "--data-dir", str(tmp_path), "--json"]) == 1
+    said = capsys.readouterr()
+    assert [json.loads(line)["network"] for line in said.out.splitlines()] == ["good"]
+    assert "bad/leases.db is damaged" in said.err
 
 
 def test_leases_of_a_node_without_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,6 +88,30 @@ def test_a_plugin_sees_its_parameters_and_no_other_environment(node: Node, monke
     ]  # fmt: skip
 
 
+def test_to_whom_a_plugin_delegates_it_gives_its_whole_environment(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Specification, section 4."""
+    monkeypatch.setenv("KUBECONFIG", "/etc/k8s.conf")
+    node.plugin("evil", f"env > {node.directory}/env")
+    node.plugins().delegate("evil", "ADD", _request())
+    lines = (node.directory / "env").read_text().splitlines()
+    assert {"KUBECONFIG=/etc/k8s.conf", "CNI_COMMAND=ADD", "CNI_CONTAINERID=c1"} <= set(lines)
+
+
+def test_standard_error_is_passed_on(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also when the plugin succeeds."""
+    node.plugin("evil", "echo careful >&2")
+    node.plugins().call("evil", "ADD", _request())
+    assert capfd.readouterr().err == "careful\n"
+
+
+@pytest.mark.parametrize("code", [0, -3, 1 << 40])
+def test_a_code_that_is_none_is_not_passed_on(node: Node, code: int) -> None:
+    node.plugin("evil", f'echo \'{{"code": {code}, "msg": "odd"}}\'; exit 1')
+    with pytest.raises(PluginFailed) as raised:
+        node.plugins().call("evil", "DEL", _request())
+    assert raised.value.code == 999
+
+
 def test_what_is_no_program_is_an_error_of_ours(node: Node) -> None:
     """An executable bit does not make one; a plugin that is nowhere is named with where it was looked for."""
     (node.bin / "text").write_text("no program")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -222,6 +223,65 @@ def test_a_damaged_file_is_refused_not_emptied(tmp_path: Path) -> None:
     for _time in range(2):
         with pytest.raises(DataLoss, match="leases.db is damaged"), LeaseStore(str(tmp_path), "net"):
             pass
+
+
+_PAGE = 4096
+
+
+def _many_leases(directory: Path) -> Path:
+    """Of which nothing fits into one page; the database."""
+    with LeaseStore(str(directory), "net") as store:
+        for number in range(400):
+            store.insert(following(_key(f"10.0.{number // 100}.{2 * (number % 100)}")), f"{number:064}", "eth0")
+    return directory / "net" / "leases.db"
+
+
+def test_every_page_of_zeroes_is_seen(tmp_path: Path) -> None:
+    """Wherever it lies, and whether or not a call would meet it."""
+    path = _many_leases(tmp_path)
+    whole = path.read_bytes()
+    assert len(whole) > 10 * _PAGE
+    for place in range(0, len(whole), _PAGE):
+        path.write_bytes(whole[:place] + bytes(_PAGE) + whole[place + _PAGE :])
+        with pytest.raises(DataLoss, match="leases.db is damaged"), LeaseStore(str(tmp_path), "net") as store:
+            store.check()
+    path.write_bytes(whole)
+    with LeaseStore(str(tmp_path), "net") as store:
+        store.check()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE runs",
+        "DELETE FROM runs",
+        "UPDATE leases SET address = 'text'",
+        "UPDATE leases SET address = x'04'",
+        "UPDATE runs SET first = x'', last = x''",
+        "UPDATE leases SET container_id = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_tables_that_cannot_be_are_damage(tmp_path: Path, statement: str) -> None:
+    """An error of ours at whichever call meets it, never a crash."""
+    with LeaseStore(str(tmp_path), "net") as store:
+        store.insert(_key("10.0.0.2"), "c1", "eth0")
+    with closing(sqlite3.connect(tmp_path / "net" / "leases.db")) as connection:
+        connection.execute(statement)
+        connection.commit()
+    with pytest.raises(DataLoss, match="leases.db is damaged"), LeaseStore(str(tmp_path), "net") as store:
+        for address in store.owned("c1", "eth0"):
+            store.delete(address)
+        store.leases()
+        store.insert(_key("10.0.0.2"), "c1", "eth0")
+        raise AssertionError("nothing was seen")
+
+
+@pytest.mark.parametrize("length", [100, _PAGE, 3 * _PAGE])
+def test_a_file_that_was_cut_is_damaged(tmp_path: Path, length: int) -> None:
+    """In the middle of a page, or between two."""
+    os.truncate(_many_leases(tmp_path), length)
+    with pytest.raises(DataLoss, match="leases.db is damaged"), LeaseStore(str(tmp_path), "net") as store:
+        store.check()
 
 
 def test_a_later_programs_file_is_refused(tmp_path: Path) -> None:

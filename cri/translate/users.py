@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cri.api.v1 import api_pb2 as api
 from runtime_core.errors import InvalidArgument
+from runtime_core.kernel.decimal_number import parse_decimal
 
 _HIGHEST_ID = 2**31 - 1
 
@@ -19,13 +20,13 @@ class User:
 
 
 def image_identity(user: str) -> tuple[int | None, str]:
-    """(uid, user name) as CRI's Image wants them: one of the two, of the part before the colon."""
+    """(uid, user name) as CRI's Image wants them: one of the two, of the part before the colon.
+
+    A number that cannot be a uid is told as a name: it is no reason to tell nothing of the image, or of others.
+    """
     name = user.partition(":")[0]
-    if not name:
-        return None, ""
-    if name.isdigit():
-        return _identity(name, "image user"), ""
-    return None, name
+    uid = parse_decimal(name, _HIGHEST_ID)
+    return (uid, "") if uid is not None else (None, name)
 
 
 def resolve(security: api.LinuxContainerSecurityContext, image_user: str, passwd: bytes, group: bytes) -> User:
@@ -55,7 +56,7 @@ def resolve(security: api.LinuxContainerSecurityContext, image_user: str, passwd
 
 def _find_user(wanted: str, lines: list[list[str]], what: str) -> tuple[int, int, str, str]:
     """(uid, gid, home, name) of a name or a number; a number needs no line."""
-    if wanted.lstrip("-").isdigit():
+    if _is_number(wanted):
         uid = _identity(wanted, what)
         for line in lines:
             if line[2] == str(uid):
@@ -68,7 +69,7 @@ def _find_user(wanted: str, lines: list[list[str]], what: str) -> tuple[int, int
 
 
 def _find_group(wanted: str, lines: list[list[str]]) -> int:
-    if wanted.lstrip("-").isdigit():
+    if _is_number(wanted):
         return _identity(wanted, "image user: group")
     for line in lines:
         if line[0] == wanted:
@@ -85,11 +86,18 @@ def _lines(content: bytes, fields: int) -> list[list[str]]:
     return found
 
 
+def _is_number(text: str) -> bool:
+    """Whether `text` means a number, be it one that no id can have."""
+    digits = text.removeprefix("-")
+    return digits.isascii() and not digits.strip("0123456789") and digits != ""
+
+
 def _is_identity(text: str) -> bool:
-    return text.isdigit() and int(text) <= _HIGHEST_ID
+    return parse_decimal(text, _HIGHEST_ID) is not None
 
 
 def _identity(text: str, field: str) -> int:
-    if not _is_identity(text):
-        raise InvalidArgument(f"{field}: {text!r} is not within 0..{_HIGHEST_ID}")
-    return int(text)
+    number = parse_decimal(text, _HIGHEST_ID)
+    if number is None:
+        raise InvalidArgument(f"{field}: {text[:32]!r} is not within 0..{_HIGHEST_ID}")
+    return number

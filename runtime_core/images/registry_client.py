@@ -18,6 +18,7 @@ from runtime_core.images.auth_challenge import Challenge, Credentials, parse_cha
 from runtime_core.images.hosts import Endpoint
 from runtime_core.images.http_request import Http, Response
 from runtime_core.images.reference import Reference
+from runtime_core.kernel.decimal_number import parse_decimal
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",
@@ -164,5 +165,4 @@ def _wanted_pause(response: Response) -> float | None:
     """Seconds after which to ask again, None when that is no use."""
     if response.status not in _PASSING:
         return None
-    stated = response.headers.get("Retry-After", "")
-    return float(stated) if stated.isascii() and stated.isdigit() else 0.0
+    return float(parse_decimal(response.headers.get("Retry-After", "")) or 0)

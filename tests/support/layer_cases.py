@@ -50,8 +50,13 @@ def tree(root: Path) -> tuple[str, ...]:
         for name in sorted(names + files):
             path = Path(directory, name)
             shown = str(path.relative_to(root))
-            mode = path.lstat().st_mode
-            if stat.S_ISLNK(mode):
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:  # a whiteout in an opaque directory: overlayfs lists it all the same
+                mode = 0
+            if not mode:
+                shown += ":?"
+            elif stat.S_ISLNK(mode):
                 shown += f"->{os.readlink(path)}"
             elif stat.S_ISDIR(mode):
                 shown += "/"

@@ -45,13 +45,17 @@ class LowerTree:
 
     def directories(self, path: str) -> list[int]:
         """The layers whose directories make up the directory `path`, topmost first; none when it is no directory."""
-        found = self._merged.get(path)
-        if found is None:
-            found = self._merged[path] = list(self._merging(path))
+        unknown = []  # no recursion: a path may have two thousand components
+        while path not in self._merged:
+            unknown.append(path)
+            path = path.rpartition("/")[0]
+        found = self._merged[path]
+        for below in reversed(unknown):
+            found = self._merged[below] = list(self._merging(found, below))
         return found
 
-    def _merging(self, path: str) -> Iterator[int]:
-        for layer in self.directories(path.rpartition("/")[0]):
+    def _merging(self, above: list[int], path: str) -> Iterator[int]:
+        for layer in above:
             status = _lstat(path, layer)
             if status is None:
                 continue
@@ -114,15 +118,18 @@ class Merge:
 
     def _make_directory(self, path: str) -> int:
         """Have the directory in the own tree; how many were made, -1 when something else is in the way."""
-        status = _lstat(path) if path else None
-        if not path or (status is not None and stat.S_ISDIR(status.st_mode)):
-            return 0
-        added = -1 if status is not None else self._make_directory(path.rpartition("/")[0])
-        if added < 0:
+        missing = []
+        status = _lstat(path)
+        while status is None:
+            missing.append(path)
+            path = path.rpartition("/")[0]
+            status = _lstat(path)
+        if not stat.S_ISDIR(status.st_mode):
             return -1
-        os.mkdir(path, 0o755)
-        self.implicit.add(path)
-        return added + 1
+        for directory in reversed(missing):
+            os.mkdir(directory, 0o755)
+            self.implicit.add(directory)
+        return len(missing)
 
     def _inherit(self, path: str) -> None:
         """Give a directory that no member describes what the layers below say of it."""
@@ -156,7 +163,7 @@ class Merge:
 
 def _lstat(path: str, directory: int | None = None) -> os.stat_result | None:
     try:
-        return os.stat(path, dir_fd=directory, follow_symlinks=False)
+        return os.stat(path or ".", dir_fd=directory, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _WHITEOUT, _OPAQUE, _AUFS = ".wh.", ".wh..wh..opq", ".wh..wh."
 _MOST_SYMLINKS = 16
+_MOST_FRAMES = 50
 #: trusted.* steers overlayfs itself and is never an image's to set
 _XATTR_PREFIXES = ("user.", "security.capability", "security.ima", "system.posix_acl_")
 #: what the kernel says about what an archive wants, and not about this node
@@ -54,10 +55,18 @@ def main(argument: dict[str, Any], descriptors: list[int]) -> None:
         named = from_oserror(error, "unpacking a layer") if isinstance(error, OSError) else error
         report = {"kind": type(named).__name__, "message": str(named)}
     except Exception as error:  # noqa: BLE001  the edge of a process: whoever waits for the result is told
-        import traceback
-
-        report = {"message": f"unpacking it: {error!r}", "stack": traceback.format_exc()}
+        report = {"message": f"unpacking it: {error!r}", "stack": _stack(error)}
     os.write(result, json.dumps(report).encode())
+
+
+def _stack(error: BaseException) -> str:
+    """Where it was raised. The standard library's way cannot be imported any more: this process is in a chroot."""
+    lines, trace = [], error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        lines.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
+        trace = trace.tb_next
+    return "\n".join([*lines[-_MOST_FRAMES:], repr(error)])
 
 
 class Stream:
@@ -229,6 +238,8 @@ class Layer:
         try:
             end = 0
             for offset, length in entry.segments:
+                if not length:
+                    continue  # GNU tar ends a map with one that says the size
                 if offset != end:
                     os.lseek(descriptor, offset, os.SEEK_SET)
                 _copy(entry, descriptor, length)

@@ -79,7 +79,9 @@ def _layer(*members: tuple[str, dict[str, object]]) -> bytes:
 _BELOW = ("d/", {"mode": 0o2751, "uid": 7, "gid": 8, "mtime": 1000, "pax_headers": {"SCHILY.xattr.user.k": "v"}})
 
 
-@pytest.mark.parametrize("members", [(("d/f", {}),), (("d/f", {}), ("d/.wh.x", {})), (("d/.wh..wh..opq", {}),), (("d/.wh.g", {}),)])
+@pytest.mark.parametrize(
+    "members", [(("d/f", {}),), (("d/f", {}), ("d/.wh.x", {})), (("d/.wh..wh..opq", {}),), (("d/.wh.g", {}),)]
+)
 def test_a_directory_that_is_not_described_is_as_below(members: tuple[tuple[str, dict[str, object]], ...], node: Node) -> None:
     """Owner, mode, attributes and time, through a layer that says nothing of it."""
     with node.unpacked(_layer(_BELOW, ("d/g", {})), _layer(("other", {})), _layer(*members)) as root:

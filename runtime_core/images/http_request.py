@@ -1,4 +1,4 @@
-"""One request over http.client: redirects followed, secrets for the first host alone, silence bounded.
+"""One request over http.client: redirects followed, secrets for the first host alone, its time bounded.
 
 A redirect may lead to another host, which then gets neither credentials nor configured
 headers nor the client's certificate (CVE-2020-15157), and never from https to http.
@@ -7,11 +7,15 @@ headers nor the client's certificate (CVE-2020-15157), and never from https to h
 from __future__ import annotations
 
 import dataclasses
+import functools
 import http.client
+import io
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from runtime_core.errors import DeadlineExceeded, ResourceExhausted, Unavailable
@@ -21,13 +25,107 @@ _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
+#: seconds of waiting over which a blob's rate is measured
+_WINDOW = 60.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a registry is waited for."""
+
+    #: seconds without a byte
+    silence: float = 60.0
+    #: seconds that a manifest or a token may take, and the head of any answer
+    deadline: float = 60.0
+    #: bytes a second that a blob must bring, over each minute that is waited for it
+    least_rate: int = 1024
+
+
+class _Pace:
+    """One answer's time: whole until `transfer`, by its rate from then on."""
+
+    def __init__(self, host: str, patience: Patience) -> None:
+        self._host, self._patience = host, patience
+        self._end: float | None = time.monotonic() + patience.deadline
+        self._waited = 0.0
+        self._received = 0
+
+    def wait(self) -> float:
+        """Seconds for which the next bytes may be waited for; DeadlineExceeded when there are none."""
+        if self._end is None:
+            return self._patience.silence
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise self._is_over()
+        return min(left, self._patience.silence)
+
+    def received(self, size: int, waited: float) -> None:
+        """DeadlineExceeded when a window has brought too little."""
+        self._waited, self._received = self._waited + waited, self._received + size
+        if self._end is not None or self._waited < _WINDOW:
+            return
+        if self._received < self._patience.least_rate * self._waited:
+            raise DeadlineExceeded(
+                f"{self._host} has sent {self._received} bytes in {self._waited:.0f} s, "
+                f"less than {self._patience.least_rate} bytes a second"
+            )
+        self._waited, self._received = 0.0, 0
+
+    def timed_out(self, otherwise: str) -> DeadlineExceeded:
+        """What to say of a wait that was in vain."""
+        if self._end is not None and time.monotonic() >= self._end:
+            return self._is_over()
+        return DeadlineExceeded(f"{self._host} {otherwise} for {self._patience.silence:g} s")
+
+    def transfer(self) -> None:
+        self._end, self._waited, self._received = None, 0.0, 0
+
+    def _is_over(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"{self._host} has not sent all of its answer within {self._patience.deadline:g} s")
+
+
+class _PacedSocket(io.RawIOBase):
+    """A connection's bytes, at a pace: those of the head, of chunks' sizes and of the body alike."""
+
+    def __init__(self, connection: socket.socket, pace: _Pace) -> None:
+        self._connection, self._pace = connection, pace
+        self._file = connection.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._connection.settimeout(self._pace.wait())
+        started = time.monotonic()
+        size = self._file.readinto(buffer)
+        self._pace.received(size or 0, time.monotonic() - started)
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _PacedResponse(http.client.HTTPResponse):
+    def __init__(self, connection: socket.socket, *arguments: Any, pace: _Pace, **more: Any) -> None:
+        super().__init__(connection, *arguments, **more)
+        self.fp.close()
+        self.fp = io.BufferedReader(_PacedSocket(connection, pace))
+
+
 class Response:
     """An open answer, closed by its `with` block."""
 
     def __init__(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, host: str, *, is_redirected: bool
+        self,
+        connection: http.client.HTTPConnection,
+        response: http.client.HTTPResponse,
+        pace: _Pace,
+        host: str,
+        *,
+        is_redirected: bool,
     ) -> None:
-        self._connection, self._response, self._received = connection, response, 0
+        self._connection, self._response, self._pace, self._received = connection, response, pace, 0
         self.status, self.headers, self.host = response.status, response.headers, host
         #: another host than the one that was asked has answered
         self.is_redirected = is_redirected
@@ -37,14 +135,14 @@ class Response:
     def read(self, size: int) -> bytes:
         """What is there next, at most `size` bytes, nothing at the end.
 
-        DeadlineExceeded when the host falls silent, Unavailable when it breaks off.
+        DeadlineExceeded when the host falls silent or is too slow, Unavailable when it breaks off.
         """
         if self._received == self.length:
             return b""
         try:
             data = self._response.read1(size)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"{self.host} has sent nothing for {self._connection.timeout:g} s") from error
+            raise self._pace.timed_out("has sent nothing") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unavailable(f"{self.host} broke off: {error!r}") from error
         self._received += len(data)
@@ -61,6 +159,10 @@ class Response:
                 raise ResourceExhausted(f"{what} from {self.host} is larger than {limit} bytes")
         return body
 
+    def begin_transfer(self) -> None:
+        """What comes now may take as long as it must, at the least rate."""
+        self._pace.transfer()
+
     def close(self) -> None:
         self._response.close()  # it alone has the socket of a body without length
         self._connection.close()
@@ -75,9 +177,8 @@ class Response:
 class Http:
     """Made for one pull; keeps the TLS contexts, which are dear to make."""
 
-    def __init__(self, silence: float) -> None:
-        """`silence`: seconds without a byte after which a host is given up."""
-        self._silence = silence
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
 
     def get(self, endpoint: Endpoint, url: str, headers: Mapping[str, str], secrets: Mapping[str, str]) -> Response:
@@ -88,10 +189,10 @@ class Http:
         first = parts = urlsplit(url)
         for _redirect in range(_MOST_REDIRECTS):
             is_redirected = parts[:2] != first[:2]
-            connection = self._connect(endpoint, parts, is_redirected=is_redirected)
-            response = _ask(connection, parts, headers if is_redirected else {**headers, **secrets})
+            connection, pace = self._connect(endpoint, parts, is_redirected=is_redirected)
+            response = _ask(connection, pace, parts, headers if is_redirected else {**headers, **secrets})
             if response.status not in _REDIRECTS:
-                return Response(connection, response, parts.netloc, is_redirected=is_redirected)
+                return Response(connection, response, pace, parts.netloc, is_redirected=is_redirected)
             response.close()
             connection.close()
             parts = _follow(first, parts, response.headers.get("Location", ""))
@@ -100,13 +201,16 @@ class Http:
     def post(self, endpoint: Endpoint, url: str, form: Mapping[str, str]) -> Response:
         """A form, which may hold secrets: a redirect is an answer, and not followed."""
         parts = urlsplit(url)
-        connection = self._connect(endpoint, parts, is_redirected=False)
+        connection, pace = self._connect(endpoint, parts, is_redirected=False)
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        response = _ask(connection, parts, headers, urlencode(form).encode())
-        return Response(connection, response, parts.netloc, is_redirected=False)
+        response = _ask(connection, pace, parts, headers, urlencode(form).encode())
+        return Response(connection, response, pace, parts.netloc, is_redirected=False)
 
-    def _connect(self, endpoint: Endpoint, parts: SplitResult, *, is_redirected: bool) -> http.client.HTTPConnection:
+    def _connect(
+        self, endpoint: Endpoint, parts: SplitResult, *, is_redirected: bool
+    ) -> tuple[http.client.HTTPConnection, _Pace]:
         try:
+            _port = parts.port  # ValueError for one that is no ASCII number: http.client takes any digits
             if parts.scheme == "https":
                 context = self._context(endpoint, is_redirected=is_redirected)
                 connection: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -117,10 +221,11 @@ class Http:
             connection.connect()
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise Unavailable(f"{parts.netloc} cannot be reached: {error}") from error
-        connection.timeout = self._silence
-        connection.sock.settimeout(self._silence)
+        connection.sock.settimeout(self._patience.silence)
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
+        pace = _Pace(parts.netloc, self._patience)
+        connection.response_class = functools.partial(_PacedResponse, pace=pace)  # type: ignore[assignment]
+        return connection, pace
 
     def _context(self, endpoint: Endpoint, *, is_redirected: bool) -> ssl.SSLContext:
         key = endpoint.host, is_redirected
@@ -140,7 +245,7 @@ def _follow(first: SplitResult, present: SplitResult, location: str) -> SplitRes
 
 
 def _ask(
-    connection: http.client.HTTPConnection, parts: SplitResult, headers: Mapping[str, str], body: bytes | None = None
+    connection: http.client.HTTPConnection, pace: _Pace, parts: SplitResult, headers: Mapping[str, str], body: bytes | None = None
 ) -> http.client.HTTPResponse:
     try:
         path = parts.path + (f"?{parts.query}" if parts.query else "")
@@ -148,7 +253,10 @@ def _ask(
         return connection.getresponse()
     except TimeoutError as error:
         connection.close()
-        raise DeadlineExceeded(f"{parts.netloc} has not answered for {connection.timeout:g} s") from error
+        raise pace.timed_out("has not answered") from error
+    except DeadlineExceeded:
+        connection.close()
+        raise
     except (OSError, http.client.HTTPException, ValueError) as error:
         connection.close()
         raise Unavailable(f"{parts.netloc} does not answer: {error!r}") from error

@@ -28,8 +28,9 @@ from runtime_core.images import manifest
 from runtime_core.images.auth_challenge import Credentials
 from runtime_core.images.content import ContentStore, Hasher
 from runtime_core.images.hosts import endpoints
-from runtime_core.images.http_request import Patience, Response
+from runtime_core.images.http_request import Response
 from runtime_core.images.leases import Leases
+from runtime_core.images.pace import Patience
 from runtime_core.images.reference import Reference
 from runtime_core.images.registry_client import Registry
 from runtime_core.images.unpack import Layers

@@ -16,7 +16,8 @@ from urllib.parse import quote, urlsplit
 from runtime_core.errors import DataLoss, InvalidArgument, NotFound, OutOfRange, PermissionDenied, TrivetError, Unavailable
 from runtime_core.images.auth_challenge import Challenge, Credentials, parse_challenges
 from runtime_core.images.hosts import Endpoint
-from runtime_core.images.http_request import Http, Patience, Response
+from runtime_core.images.http_request import Http, Response
+from runtime_core.images.pace import Patience
 from runtime_core.images.reference import Reference
 from runtime_core.kernel.decimal_number import parse_decimal
 

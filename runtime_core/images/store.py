@@ -65,7 +65,7 @@ class Images:
         least_rate: int = 1024,
         largest_layer: int = 1 << 36,
     ) -> None:
-        """`silence`, `deadline` and `least_rate`: of `images.http_request.Patience`; `largest_layer`: bytes, unpacked."""
+        """`silence`, `deadline` and `least_rate`: of `images.pace.Patience`; `largest_layer`: bytes, unpacked."""
         self._content = ContentStore(root / "content")
         self._snapshotter, self._verifier = snapshotter, verifier
         self._leases = Leases(database)
@@ -159,7 +159,7 @@ class Images:
 
     def _puller(self) -> Puller:
         """Made at the first pull: HTTP and TLS are a megabyte that a node with all its images does not need."""
-        from runtime_core.images.http_request import Patience
+        from runtime_core.images.pace import Patience
         from runtime_core.images.pull import Puller
 
         with self._naming:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from plugins.snapshotters.overlayfs import OverlayfsSnapshotter
 from runtime_core.container import root_mount
@@ -113,3 +115,51 @@ def test_a_whiteout_of_nothing_that_can_be_is_refused(name: str, node: Node) -> 
     """An empty name, "." and ".."."""
     with pytest.raises(TrivetError, match="is not a whiteout"), node.unpacked(_layer((name, {}))):
         pass
+
+
+_PATHS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join)
+_MEMBERS = st.one_of(
+    _PATHS,
+    _PATHS.map(lambda path: f"{path}/"),
+    _PATHS.map(lambda path: "/".join([*path.split("/")[:-1], f".wh.{path.split('/')[-1]}"])),
+    _PATHS.map(lambda path: f"{path}/.wh..wh..opq"),
+)
+_LAYERS = st.lists(st.lists(_MEMBERS, max_size=6), min_size=2, max_size=3)
+
+
+def _applied(below: dict[str, str], members: list[str], content: str) -> dict[str, str]:
+    """The rules, without a file system: whiteouts first, then one member after the other."""
+    hidden = {member.replace(".wh.", "") for member in members if ".wh." in member and not member.endswith(".opq")}
+    opaque = {member.removesuffix("/.wh..wh..opq") for member in members if member.endswith(".opq")}
+    found = {path: kind for path, kind in below.items() if not {path, *_above(path)} & hidden and not set(_above(path)) & opaque}
+    for member in (member for member in members if ".wh." not in member):
+        path = member.rstrip("/")
+        for directory in (*_above(path), *([path] if member.endswith("/") else [])):
+            if found.get(directory) != "/":
+                found = _without(found, directory)
+                found[directory] = "/"
+        if not member.endswith("/"):
+            found = _without(found, path)
+            found[path] = f":{content}"
+    return found
+
+
+def _above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def _without(found: dict[str, str], path: str) -> dict[str, str]:
+    return {known: kind for known, kind in found.items() if path not in (known, *_above(known))}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(layers=_LAYERS)
+def test_any_layers_come_to_what_the_rules_say(layers: list[list[str]], node: Node) -> None:
+    """In any order of whiteouts and members."""
+    expected: dict[str, str] = {}
+    for number, members in enumerate(layers):
+        expected = _applied(expected, members, str(number + 1))
+    case = Case("any", tuple(map(tuple, layers)), (), (), ())
+    with node.unpacked(*case.archives()) as root:
+        assert tree(root) == tuple(sorted(path + kind for path, kind in expected.items()))

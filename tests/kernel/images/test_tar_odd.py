@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import struct
@@ -283,3 +284,19 @@ def test_a_path_that_is_too_long_is_refused(length: int, root: Path, launcher: L
     for member in (pax(path=path) + _FILE, pax(linkpath=path) + header(b"l", b"2")):
         with pytest.raises(TrivetError, match="is over the limit of 4095"):
             _unpack(member, root, launcher)
+
+
+def test_what_nobody_foresaw_is_told_with_where_it_was(root: Path, launcher: Launcher) -> None:
+    """By a worker in its chroot, where nothing can be imported any more."""
+    stream, writer = os.pipe()
+    reader, result = os.pipe()
+    os.write(writer, _FILE)
+    os.close(writer)
+    argument = {"directory": str(root), "parents": [], "limit": "no number"}
+    launcher.fork("runtime_core.images.unpack_worker:main", argument, [stream, result]).wait()
+    for descriptor in (stream, result):
+        os.close(descriptor)
+    report = json.loads(os.read(reader, 65536))
+    os.close(reader)
+    assert report["message"].startswith("unpacking it: TypeError")
+    assert "in _write_file" in report["stack"]

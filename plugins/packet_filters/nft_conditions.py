@@ -7,6 +7,7 @@ import re
 import struct
 
 from runtime_core.errors import InvalidArgument
+from runtime_core.kernel.decimal_number import parse_decimal
 from runtime_core.network import nft_expressions as nfx
 from runtime_core.network import nftables as nft
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _KNOWN = "ip|ip6 saddr|daddr, iifname, meta mark, meta l4proto, tcp|udp|sctp|th sport|dport; each with ==, != or nothing"
 _FAMILIES = {"ip": 4, "ip6": 6}
+_HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,16}")
 _NAME = re.compile(r'"?([^\s"/*]{1,15})"?')
 
 
@@ -73,10 +75,7 @@ def _value(words: list[str], field: str) -> tuple[bool, str]:
 
 
 def _number(text: str, most: int, field: str) -> int:
-    try:
-        value = int(text, 0)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= most:
+    value = int(text, 16) if _HEXADECIMAL.fullmatch(text) else parse_decimal(text, most)
+    if value is None or value > most:
         raise InvalidArgument(f"{field}: {text!r} is not a number from 0 to {most}")
     return value

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from cri.translate.container import Device, Inputs, container_spec
 from cri.translate.mounts import image_volumes
 from cri.translate.signals import stop_signal
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
+from runtime_core.images.layer_merge import LowerTree
 from runtime_core.images.store import Image
 from runtime_core.interfaces.runtime import ContainerSpec, RootMount
-from runtime_core.kernel import failpoint, paths
+from runtime_core.kernel import failpoint, mounts, paths
 from runtime_core.sandbox.node import Node
 from runtime_core.sandbox.records import ContainerRecord, SandboxRecord, State
 from runtime_core.serving.gate import Call
@@ -103,14 +105,15 @@ def _inputs(
     volumes: dict[str, str],
 ) -> Inputs:
     context = config.linux.security_context
+    passwd, group = _user_files(root)
     return Inputs(
         id=container_id,
         config=config,
         sandbox=sandbox,
         image=image.config,
         facts=service.facts,
-        passwd=_from_layers(root, "etc/passwd"),
-        group=_from_layers(root, "etc/group"),
+        passwd=passwd,
+        group=group,
         localhost_profile=_localhost_profile(security.seccomp_kind(context)),
         devices={device.host_path: host_device(device.host_path) for device in config.devices},
         volumes=volumes,
@@ -118,25 +121,38 @@ def _inputs(
     )
 
 
-def _from_layers(root: RootMount, path: str) -> bytes:
-    """A small file as the image has it: of the highest layer that has the path at all."""
-    for layer in root.lower:
-        directory = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            descriptor = paths.open_in_root(directory, path, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError as error:
-            if paths.is_missing(error):
+def _user_files(root: RootMount) -> Iterator[bytes]:
+    """/etc/passwd and /etc/group as the image has them, b"" for one that it has not; read without a mount where no
+    symlink is in the way."""
+    lower = LowerTree(root.lower)
+    try:
+        for path in ("etc/passwd", "etc/group"):
+            found = [lower.find(part) for part in ("etc", path)]
+            if any(status is not None and stat.S_ISLNK(status.st_mode) for status in found):
+                descriptor = _open_merged(root, path)
+            else:
+                descriptor = lower.open(path)
+            if descriptor < 0:
+                yield b""
                 continue
-            return b""  # a symlink that leads nowhere, or a whiteout's device
-        finally:
-            os.close(directory)
-        try:
-            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
-                return b""  # a whiteout
-            return paths.read_bounded(descriptor, _MOST_PASSWD, f"the image's /{path}")
-        finally:
-            os.close(descriptor)
-    return b""
+            try:
+                yield paths.read_bounded(descriptor, _MOST_PASSWD, f"the image's /{path}")
+            finally:
+                os.close(descriptor)
+    finally:
+        lower.close()
+
+
+def _open_merged(root: RootMount, path: str) -> int:
+    """The file where the image's symlinks lead, -1 where they lead nowhere."""
+    is_one = len(root.lower) == 1
+    tree = os.open(root.lower[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if is_one else mounts.overlay(root.lower, "", "")
+    try:
+        return paths.open_in_root(tree, path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return -1
+    finally:
+        os.close(tree)
 
 
 def _localhost_profile(kind: tuple[str, str]) -> dict[str, Any] | None:

@@ -26,7 +26,8 @@ def image_identity(user: str) -> tuple[int | None, str]:
     """
     name = user.partition(":")[0]
     uid = parse_decimal(name, _HIGHEST_ID)
-    return (uid, "") if uid is not None else (None, name)
+    # What an earlier version has pulled may have half of a surrogate pair, which no message can.
+    return (uid, "") if uid is not None else (None, name.encode(errors="replace").decode())
 
 
 def resolve(security: api.LinuxContainerSecurityContext, image_user: str, passwd: bytes, group: bytes) -> User:

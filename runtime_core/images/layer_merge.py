@@ -15,7 +15,7 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _OPAQUE = "trusted.overlay.opaque"
 _OVERLAY = "trusted.overlay."
@@ -24,8 +24,8 @@ _OVERLAY = "trusted.overlay."
 class LowerTree:
     """The layers below, as one tree; nothing in it is followed but directories."""
 
-    def __init__(self, directories: list[str]) -> None:
-        """`directories`: of the layers, topmost first. They are opened, so that a chroot does not matter."""
+    def __init__(self, directories: Sequence[str]) -> None:
+        """`directories`: of the layers, topmost first. They are opened, so that a chroot does not matter, until `close`."""
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         self._layers = [os.open(directory, flags) for directory in directories]
         self._merged: dict[str, list[int]] = {"": self._layers}
@@ -37,6 +37,19 @@ class LowerTree:
             if status is not None:
                 return None if _is_whiteout(status) else status
         return None
+
+    def open(self, path: str) -> int:
+        """A descriptor for reading what is at `path`, -1 when nothing is; ELOOP for a symlink."""
+        for layer in self.directories(path.rpartition("/")[0]):
+            status = _lstat(path, layer)
+            if status is not None:
+                flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+                return -1 if _is_whiteout(status) else os.open(path, flags, dir_fd=layer)
+        return -1
+
+    def close(self) -> None:
+        for layer in self._layers:
+            os.close(layer)
 
     def names(self) -> set[str]:
         """What the root holds."""

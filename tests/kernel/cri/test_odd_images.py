@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,8 +28,9 @@ class _Images(Client):
         self.images = node.images()
         super().__init__(node, self.image("good", {}))
 
-    def image(self, tag: str, config: dict[str, Any]) -> str:
-        reference = self._registry.put_image("t/odd", tag, self._layers, {"Env": ["PATH=/bin"], **config})
+    def image(self, tag: str, config: dict[str, Any], *more: bytes) -> str:
+        layers = [*self._layers, *((layer, layer, "application/vnd.oci.image.layer.v1.tar") for layer in more)]
+        reference = self._registry.put_image("t/odd", tag, layers, {"Env": ["PATH=/bin"], **config})
         self.images.PullImage(api.PullImageRequest(image=api.ImageSpec(image=reference)))
         return reference
 
@@ -82,6 +85,46 @@ def test_a_stop_signal_that_cannot_be_is_refused_by_name(signal: str, client: _I
     with pytest.raises(grpc.RpcError, match="stop signal") as refused:
         client.create(pod, "true", image=image)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _layer(**files: str) -> bytes:
+    """Names with "__" for "/"; a value that begins with "->" is a symlink's."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name.replace("__", "/").replace("wh_", ".wh."))
+            if text.startswith("->"):
+                member.type, member.linkname = tarfile.SYMTYPE, text[2:]
+                archive.addfile(member)
+            else:
+                member.size = len(text)
+                archive.addfile(member, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+_WEB = _layer(etc__passwd="web:x:33:44::/:/bin/sh\n", lib__users="web:x:55:66::/:/bin/sh\n")
+_NOTHING = _layer(other="x")
+
+
+@pytest.mark.parametrize(
+    ("layers", "uid"),
+    [
+        ([_WEB], 33), ([_WEB, _NOTHING], 33), ([_WEB, _layer(etc__other="x"), _NOTHING], 33),
+        ([_WEB, _layer(wh_etc="")], None), ([_WEB, _layer(wh_etc=""), _layer(etc__other="x")], None),
+        ([_WEB, _layer(etc__wh_passwd="")], None), ([_WEB, _layer(**{"etc__.wh..wh..opq": "", "etc__other": "x"}), _NOTHING], None),
+        ([_WEB, _layer(etc__passwd="->../lib/users"), _NOTHING], 55), ([_WEB, _layer(etc__passwd="->/lib/users")], 55),
+        ([_WEB, _layer(etc__passwd="->/nothing")], None), ([_WEB, _layer(wh_etc="", etc="->/lib", lib__passwd="web:x:77:1::/:\n")], 77),
+    ],
+)  # fmt: skip
+def test_users_are_those_of_the_merged_layers(layers: list[bytes], uid: int | None, client: _Images, pod: str) -> None:
+    """Not those of a file that a layer hides; a symlink leads through all layers."""
+    image = client.image("layers", {"User": "web"}, *layers)
+    if uid is None:
+        with pytest.raises(grpc.RpcError, match="user 'web' is not in the image's /etc/passwd"):
+            client.create(pod, "true", image=image)
+    else:
+        container = client.create(pod, "true", image=image)
+        assert client.status(container).user.linux.uid == uid
 
 
 def test_an_entrypoint_that_is_a_string_is_refused_when_it_is_pulled(client: _Images) -> None:

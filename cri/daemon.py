@@ -73,6 +73,8 @@ class Daemon:
             verifier=load_driver("image.verifier", settings.image_verifier)(),
             registry_directory=settings.registry_dir,
             silence=settings.pull_silence,
+            deadline=settings.pull_deadline,
+            least_rate=settings.pull_least_rate,
             largest_layer=settings.largest_layer,
         )
         node = Node(Directories(root=settings.root, state=settings.state), database, images, snapshotter, cgroups)

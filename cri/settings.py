@@ -45,6 +45,8 @@ class Settings:
     snapshotter: Annotated[str, "driver of trivet.snapshotter"] = "overlayfs"
     image_verifier: Annotated[str, "driver of trivet.image.verifier"] = "accept"
     pull_silence: Annotated[float, "seconds without a byte after which a registry is given up"] = 60.0
+    pull_deadline: Annotated[float, "seconds that a registry has for a manifest or a token"] = 60.0
+    pull_least_rate: Annotated[int, "bytes a second, over a minute, that a blob must bring"] = 1024
     largest_layer: Annotated[int, "bytes that an image's layer may have when it is unpacked"] = 1 << 36
     log_level: Annotated[Literal["debug", "info", "warning", "error"], "least important line that is logged"] = "info"
     #: beside HANDLERS
@@ -55,8 +57,11 @@ class Settings:
             if name and not _HANDLER.fullmatch(name):
                 raise InvalidArgument(f"runtime-handlers: {name!r} cannot be a RuntimeClass's handler")
 
-        if not 0 < self.pull_silence <= _LONGEST_SILENCE:
-            raise InvalidArgument(f"pull-silence: {self.pull_silence} is not between 0 and {_LONGEST_SILENCE} seconds")
+        for key, seconds in (("pull-silence", self.pull_silence), ("pull-deadline", self.pull_deadline)):
+            if not 0 < seconds <= _LONGEST_SILENCE:
+                raise InvalidArgument(f"{key}: {seconds} is not between 0 and {_LONGEST_SILENCE} seconds")
+        if self.pull_least_rate < 0:
+            raise InvalidArgument(f"pull-least-rate: {self.pull_least_rate} is negative")
         if self.largest_layer <= 0:
             raise InvalidArgument(f"largest-layer: {self.largest_layer} is not positive")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from runtime_core.errors import InvalidArgument
+from runtime_core.kernel.decimal_number import parse_decimal
 
 Settings = TypeVar("Settings")
 _DROP_INS = "config.d"
@@ -74,11 +75,18 @@ def _form(hint: Any) -> dict[str, Any]:
         return {"choices": typing.get_args(hint)}
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
-    return {"type": _absolute if hint is Path else hint}
+    return {"type": {Path: _absolute, int: _integer}.get(hint, hint)}
 
 
 def _absolute(text: str) -> Path:
     return Path(text).absolute()
+
+
+def _integer(text: str) -> int:
+    number = parse_decimal(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return number
 
 
 def _help(text: str, default: Any) -> str:

@@ -15,6 +15,7 @@ from cri.container import image_files
 from cri.service import Service
 from cri.translate import names, security
 from cri.translate.container import Device, Inputs, container_spec
+from cri.translate.mounts import image_volumes
 from cri.translate.signals import stop_signal
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
 from runtime_core.images.store import Image
@@ -54,10 +55,13 @@ def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecor
     container_id = names.new_id()
     with ExitStack() as undo:
         owned = json.dumps({"sandbox": sandbox.spec.id, "handler": sandbox.spec.handler})
-        node.ledger.guard(undo, container_id, ("snapshot", container_id), ("container", owned))
+        destinations = image_volumes(image.config, config)
+        kept = [("image-volumes", container_id)] if destinations else []
+        node.ledger.guard(undo, container_id, ("snapshot", container_id), *kept, ("container", owned))
         root = node.snapshotter.prepare(container_id, image.chain_ids)
         failpoint.hit("create.snapshot")
-        spec = container_spec(_inputs(service, container_id, config, sandbox, image, root))
+        volumes = _volumes(node, container_id, config, image, destinations) if destinations else {}
+        spec = container_spec(_inputs(service, container_id, config, sandbox, image, root, volumes))
         record = _record(container_id, name, metadata, config, sandbox, image, spec)
         _check_mounts(config)
         node.expect_end(container_id)
@@ -81,8 +85,22 @@ def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecor
     return container_id
 
 
+def _volumes(node: Node, container_id: str, config: api.ContainerConfig, image: Image, destinations: list[str]) -> dict[str, str]:
+    """Of the image, made and filled: destination → directory."""
+    from runtime_core.sandbox.image_volumes import make
+
+    mounted = [mount.container_path for mount in config.mounts]
+    return make(node.directories.image_volumes(container_id), node.snapshotter.view(image.chain_ids), destinations, mounted)
+
+
 def _inputs(
-    service: Service, container_id: str, config: api.ContainerConfig, sandbox: SandboxRecord, image: Image, root: RootMount
+    service: Service,
+    container_id: str,
+    config: api.ContainerConfig,
+    sandbox: SandboxRecord,
+    image: Image,
+    root: RootMount,
+    volumes: dict[str, str],
 ) -> Inputs:
     context = config.linux.security_context
     return Inputs(
@@ -95,6 +113,7 @@ def _inputs(
         group=image_files.read(root, "etc/group"),
         localhost_profile=_localhost_profile(security.seccomp_kind(context)),
         devices={device.host_path: host_device(device.host_path) for device in config.devices},
+        volumes=volumes,
         pid_target=_pid_target(service.node, context.namespace_options, sandbox),
     )
 

@@ -65,6 +65,8 @@ class Inputs:
     localhost_profile: dict[str, Any] | None = None
     #: host path → device, for config.devices
     devices: dict[str, Device] = field(default_factory=dict)
+    #: of the image: destination → directory of the host
+    volumes: dict[str, str] = field(default_factory=dict)
     #: host PID whose PID namespace is joined (PID mode target)
     pid_target: int = 0
 
@@ -81,7 +83,7 @@ def container_spec(inputs: Inputs) -> dict[str, Any]:
         "hostname": sandbox.spec.hostname,
         "root": {"path": f"{sandbox.directory}/rootfs", "readonly": context.readonly_rootfs},
         "process": _process(inputs, user, capabilities),
-        "mounts": oci_mounts(config, sandbox, privileged=context.privileged),
+        "mounts": oci_mounts(config, sandbox, inputs.volumes, privileged=context.privileged),
         "annotations": dict(config.annotations),
         "linux": {
             "cgroupsPath": f"{parent}/{inputs.id}",

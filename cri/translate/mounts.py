@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+from collections.abc import Mapping
 from typing import Any
 
 from cri.api.v1 import api_pb2 as api
@@ -17,12 +19,33 @@ _PROPAGATION = {
 _FILES = (("/etc/hosts", "hosts"), ("/etc/hostname", "hostname"), ("/etc/resolv.conf", "resolv.conf"))
 
 
-def oci_mounts(config: api.ContainerConfig, sandbox: SandboxRecord, *, privileged: bool) -> list[dict[str, Any]]:
-    """Of two mounts on one path the caller's wins."""
-    asked = [_mount(mount, f"config.mounts[{number}]", sandbox) for number, mount in enumerate(config.mounts)]
+def oci_mounts(
+    config: api.ContainerConfig, sandbox: SandboxRecord, volumes: Mapping[str, str], *, privileged: bool
+) -> list[dict[str, Any]]:
+    """Of two mounts on one path the caller's wins, then the image's: `volumes` is destination → directory."""
+    asked = [_volume(destination, source, sandbox) for destination, source in volumes.items()]
+    asked += [_mount(mount, f"config.mounts[{number}]", sandbox) for number, mount in enumerate(config.mounts)]
     taken = {mount["destination"].rstrip("/") for mount in asked}
     found = [mount for mount in _defaults(sandbox, privileged=privileged) if mount["destination"] not in taken]
     return found + sorted(asked, key=lambda mount: mount["destination"].rstrip("/").count("/"))
+
+
+def image_volumes(image: Mapping[str, Any], config: api.ContainerConfig) -> list[str]:
+    """Where the image wants volumes (`Volumes` of its configuration) and the caller mounts nothing."""
+    found = [_volume_path(path) for path in image.get("Volumes") or ()]
+    taken = {posixpath.normpath(mount.container_path) for mount in config.mounts}
+    return [path for path in dict.fromkeys(found) if path not in taken]
+
+
+def _volume_path(text: str) -> str:
+    path = posixpath.normpath(f"/{text.lstrip('/')}")
+    if path == "/":
+        raise InvalidArgument(f"the image's Volumes: {text!r} is the root itself")
+    return names.check_text(path, "the image's Volumes")
+
+
+def _volume(destination: str, source: str, sandbox: SandboxRecord) -> dict[str, Any]:
+    return {**_bind(destination, source, "rprivate", "rw"), **id_mappings(sandbox)}
 
 
 def _defaults(sandbox: SandboxRecord, *, privileged: bool) -> list[dict[str, Any]]:

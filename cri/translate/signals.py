@@ -7,6 +7,7 @@ from typing import Any
 
 from cri.api.v1 import api_pb2 as api
 from runtime_core.errors import InvalidArgument
+from runtime_core.kernel.decimal_number import parse_decimal
 
 _RTMIN, _RTMAX = 34, 64
 
@@ -16,9 +17,8 @@ def stop_signal(wanted: int, image: str) -> int:
     name = api.Signal.Name(wanted).removeprefix("SIGNAL_") if wanted else image.upper()
     if not name:
         return signal.SIGTERM
-    if name.isdigit():
-        number = int(name)
-    else:
+    number = parse_decimal(name, _RTMAX)
+    if number is None:
         number = _signal_number(name if name.startswith("SIG") else f"SIG{name}")
     if not 0 < number <= _RTMAX:
         raise InvalidArgument(f"stop signal {name!r} is unknown")
@@ -29,7 +29,8 @@ def _signal_number(name: str) -> int:
     for prefix, base, sign in (("SIGRTMIN", _RTMIN, 1), ("SIGRTMAX", _RTMAX, -1)):
         if name.startswith(prefix):
             digits = name.removeprefix(prefix).removeprefix("PLUS").removeprefix("MINUS").lstrip("+-") or "0"
-            return base + sign * int(digits) if digits.isdigit() else 0
+            offset = parse_decimal(digits, _RTMAX)
+            return 0 if offset is None else base + sign * offset
     return int(getattr(signal, name, 0))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cri.api.v1 import api_pb2 as api
 from runtime_core.errors import InvalidArgument
+from runtime_core.kernel.decimal_number import parse_decimal
 
 _HIGHEST_ID = 2**31 - 1
 _MOST_GROUPS = 65536  # NGROUPS_MAX of setgroups(2)
@@ -22,10 +23,14 @@ class User:
 
 
 def image_identity(user: str) -> tuple[int | None, str]:
-    """(uid, user name) as CRI's Image wants them: one of the two, of the part before the colon."""
+    """(uid, user name) as CRI's Image wants them: one of the two, of the part before the colon.
+
+    A number that cannot be a uid is told as a name: it is no reason to tell nothing of the image, or of others.
+    """
     name = user.partition(":")[0]
-    uid = _number(name)
-    return uid, "" if uid is not None else name
+    uid = parse_decimal(name, _HIGHEST_ID)
+    # What an earlier version has pulled may have half of a surrogate pair, which no message can.
+    return (uid, "") if uid is not None else (None, name.encode(errors="replace").decode())
 
 
 def resolve(security: api.LinuxContainerSecurityContext, image_user: str, passwd: bytes, group: bytes) -> User:
@@ -59,8 +64,8 @@ def _find_user(wanted: str, passwd: bytes, what: str) -> tuple[int, int, str, st
     if _is_numeric(wanted):
         uid = _identity(wanted, what)
         for name, _password, number, gid, _comment, home, *_ in _lines(passwd, 7):
-            if _number(number) == uid:
-                return uid, _number(gid) or 0, home or "/", name
+            if parse_decimal(number, _HIGHEST_ID) == uid:
+                return uid, parse_decimal(gid, _HIGHEST_ID) or 0, home or "/", name
         return uid, 0, "/", ""
     for name, _password, number, gid, _comment, home, *_ in _lines(passwd, 7):
         if name == wanted:
@@ -81,7 +86,7 @@ def _find_group(wanted: str, group: bytes) -> int:
 def _groups_of(user: str, group: bytes) -> Iterator[int]:
     """The groups that name `user` among their members; a line without a usable number names none."""
     for _name, _password, number, members, *_ in _lines(group, 4):
-        gid = _number(number)
+        gid = parse_decimal(number, _HIGHEST_ID)
         if gid is not None and user in members.split(","):
             yield gid
 
@@ -104,16 +109,8 @@ def _is_numeric(text: str) -> bool:
     return digits.isascii() and digits.isdigit()
 
 
-def _number(text: str) -> int | None:
-    """The id that `text` is; None where it is none."""
-    if not (text.isascii() and text.isdigit()):
-        return None
-    digits = text.lstrip("0") or "0"
-    return int(digits) if len(digits) <= len(str(_HIGHEST_ID)) and int(digits) <= _HIGHEST_ID else None
-
-
 def _identity(text: str, field: str) -> int:
-    number = _number(text)
+    number = parse_decimal(text, _HIGHEST_ID)
     if number is None:
         raise InvalidArgument(f"{field}: {text[:_SHOWN]!r} is not within 0..{_HIGHEST_ID}")
     return number

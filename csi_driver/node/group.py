@@ -6,6 +6,7 @@ import os
 import stat
 
 from runtime_core.errors import InvalidArgument
+from runtime_core.kernel.decimal_number import parse_decimal
 
 _LARGEST_ID = 0xFFFFFFFE
 _FILE, _DIRECTORY = 0o660, 0o2770
@@ -13,9 +14,10 @@ _FILE, _DIRECTORY = 0o660, 0o2770
 
 def checked(text: str, field: str) -> str:
     """A group's number as text, "" for none."""
-    if text and not (text.isascii() and text.isdigit() and int(text) <= _LARGEST_ID):
+    number = parse_decimal(text, _LARGEST_ID)
+    if text and number is None:
         raise InvalidArgument(f"{field}: {text[:32]!r} is not the number of a group")
-    return str(int(text)) if text else ""
+    return str(number) if text else ""
 
 
 def apply(tree: int, group: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime_core.kernel import loop_device, mounts
+from runtime_core.kernel.decimal_number import parse_decimal
 
 _PATH = "/proc/self/mountinfo"
 
@@ -46,8 +47,8 @@ def is_of(mount: Mount, root: Path, volumes: Collection[str]) -> bool:
     The kernel tells the image's path as the mount namespace had it in which it was opened: that of a container
     which is gone, perhaps. The volume's id in it is still the same.
     """
-    name = mount.source.removeprefix("/dev/loop")
-    if not name.isdigit():
+    number = parse_decimal(mount.source.removeprefix("/dev/loop"))
+    if number is None:
         return False
-    backing = loop_device.backing_file(int(name)).removesuffix(" (deleted)")
+    backing = loop_device.backing_file(number).removesuffix(" (deleted)")
     return backing.startswith(os.path.realpath(root) + "/") or not set(backing.split("/")).isdisjoint(volumes)

@@ -12,6 +12,7 @@ import time
 from runtime_core.cgroups import v2_translate
 from runtime_core.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, from_oserror
 from runtime_core.kernel import device_bpf
+from runtime_core.kernel.decimal_number import parse_decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,7 +204,8 @@ class CgroupV2:
     def _ordered(self, path: str, writes: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
         """The burst may never be above the quota: lower it first, raise it last."""
         wanted = next((value for _c, file, value in writes if file == "cpu.max.burst"), "")
-        if not wanted.isdigit() or int(wanted) > int(_read(f"{self._root}{path}/cpu.max.burst") or 0):
+        burst = parse_decimal(wanted)
+        if burst is None or burst > int(_read(f"{self._root}{path}/cpu.max.burst") or 0):
             return writes
         return sorted(writes, key=lambda write: write[1] != "cpu.max.burst")
 
@@ -254,13 +256,13 @@ def _memory_statistics(base: str) -> dict[str, int]:
 
 def _room(file: str, used: int) -> int:
     """What is left below the limit in `file`; 0: there is no limit."""
-    limit = _read(file)
-    return max(0, int(limit) - used) if limit.isdigit() else 0
+    limit = parse_decimal(_read(file))
+    return 0 if limit is None else max(0, limit - used)
 
 
 def _pids_statistics(base: str) -> dict[str, int]:
     current, limit = _read(f"{base}/pids.current"), _read(f"{base}/pids.max")
-    return {"pids_current": int(current), "pids_limit": int(limit) if limit.isdigit() else 0} if current else {}
+    return {"pids_current": int(current), "pids_limit": parse_decimal(limit) or 0} if current else {}
 
 
 def _remove(directory: str) -> None:

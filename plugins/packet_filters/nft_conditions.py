@@ -6,6 +6,7 @@ import ipaddress
 import re
 import struct
 
+from runtime_core.kernel.decimal_number import parse_decimal
 from runtime_core.network import nft_expressions as nfx
 from runtime_core.network import nftables as nft
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _FAMILIES = {"ip": 4, "ip6": 6}
+_HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,16}")
 _NAME = re.compile(r'("?)([^\s"/*{},@$;#\\]{1,15})\1')
 
 
@@ -77,10 +79,7 @@ def _value(words: list[str]) -> tuple[bool, str]:
 
 
 def _number(text: str, most: int) -> int:
-    try:
-        value = int(text, 0)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= most:
+    value = int(text, 16) if _HEXADECIMAL.fullmatch(text) else parse_decimal(text, most)
+    if value is None or value > most:
         raise _Unknown(text)
     return value

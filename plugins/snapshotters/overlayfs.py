@@ -10,10 +10,10 @@ It mounts nothing: a container's init mounts the overlay in its own mount namesp
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
-import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,11 +157,11 @@ class OverlayfsSnapshotter:
             path.rename(target)
         except FileNotFoundError:
             return
-        threading.Thread(target=shutil.rmtree, args=(target,), kwargs={"ignore_errors": True}, daemon=True).start()
+        threading.Thread(target=_delete, args=(target,), daemon=True).start()
 
     def _empty_trash(self) -> None:
         for entry in self._trash.iterdir():
-            threading.Thread(target=shutil.rmtree, args=(entry,), kwargs={"ignore_errors": True}, daemon=True).start()
+            threading.Thread(target=_delete, args=(entry,), daemon=True).start()
 
 
 def _short(chain_id: str) -> str:
@@ -177,8 +177,18 @@ def _checked(key: str) -> str:
     return key
 
 
+def _delete(path: Path) -> None:
+    """However deep a container has made it."""
+    from runtime_core.volumes import tree  # here: in most lives nothing is deleted for a while
+
+    try:
+        tree.remove(str(path))
+    except OSError:
+        return  # it is out of the way, and the next start tries again
+
+
 def _used(directory: Path) -> Usage:
-    """Blocks and inodes of a tree that others may change meanwhile."""
+    """Blocks and inodes of a tree that others may change meanwhile, as deep as the kernel takes a path."""
     size = inodes = 0
     pending = [str(directory)]
     while pending:
@@ -190,6 +200,7 @@ def _used(directory: Path) -> Usage:
                     size += status.st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
-        except FileNotFoundError:
-            continue
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+                raise
     return Usage(size, inodes)

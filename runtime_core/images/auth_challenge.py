@@ -1,19 +1,28 @@
 """How a registry says who may enter: WWW-Authenticate read, credentials turned into headers; no I/O.
 
-Sources: RFC 7235, and distribution's token authentication specification.
+Sources: RFC 9110 section 11, and distribution's token authentication specification.
 """
 
 from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from runtime_core.errors import InvalidArgument
 
+#: the preferred one first
+_SCHEMES = ("bearer", "basic")
 _REALM = re.compile(r"https?://[^/?#@\s]+([/?][^#\s]*)?")
-_PARAMETER = re.compile(r'([a-zA-Z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_SEPARATORS = re.compile(r"[\s,]*")
+#: a scheme, and perhaps the one value that is no parameter, such as that of Negotiate
+_SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$))?")
+#: not all registries quote their URLs
+_PARAMETER = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"=]+(?![^\s,])))')
+_ESCAPED = re.compile(r"\\(.)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +54,7 @@ def decode_basic(auth: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    #: "bearer" or "basic"
+    #: in lower case
     scheme: str
     parameters: dict[str, str]
 
@@ -78,9 +87,26 @@ class Challenge:
         }
 
 
-def parse_challenge(header: str) -> Challenge | None:
-    """The first challenge of a scheme that we can answer."""
-    scheme, _, rest = header.strip().partition(" ")
-    if scheme.lower() not in ("bearer", "basic"):
-        return None
-    return Challenge(scheme.lower(), {m[1].lower(): m[2] or m[3] or "" for m in _PARAMETER.finditer(rest)})
+def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
+    """What the WWW-Authenticate lines of an answer offer that we can answer: each line is a list, and each
+    challenge of it has parameters that commas part as well. What cannot be read ends its line."""
+    found = [challenge for header in headers for challenge in _line(header)]
+    # A registry that has tokens may take a password for them alone.
+    return sorted((challenge for challenge in found if challenge.scheme in _SCHEMES), key=lambda c: _SCHEMES.index(c.scheme))
+
+
+def _line(header: str) -> Iterator[Challenge]:
+    position = _after_separators(header, 0)
+    while scheme := _SCHEME.match(header, position):
+        position = _after_separators(header, scheme.end())
+        parameters: dict[str, str] = {}
+        while parameter := _PARAMETER.match(header, position):
+            quoted, plain = parameter[2], parameter[3]
+            parameters.setdefault(parameter[1].lower(), plain if quoted is None else _ESCAPED.sub(r"\1", quoted))
+            position = _after_separators(header, parameter.end())
+        yield Challenge(scheme[1].lower(), parameters)
+
+
+def _after_separators(header: str, position: int) -> int:
+    match = _SEPARATORS.match(header, position)
+    return match.end() if match else position

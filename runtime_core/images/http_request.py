@@ -1,4 +1,4 @@
-"""One request over http.client: redirects followed, secrets for the first host alone, silence bounded.
+"""One request over http.client: redirects followed, secrets for the first host alone, its time bounded.
 
 A redirect may lead to another host, which then gets neither credentials nor configured
 headers nor the client's certificate (CVE-2020-15157), and never from https to http.
@@ -7,6 +7,7 @@ headers nor the client's certificate (CVE-2020-15157), and never from https to h
 from __future__ import annotations
 
 import dataclasses
+import functools
 import http.client
 import socket
 import ssl
@@ -16,6 +17,7 @@ from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from runtime_core.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from runtime_core.images.hosts import Endpoint
+from runtime_core.images.pace import Pace, PacedResponse, Patience
 
 _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -25,9 +27,15 @@ class Response:
     """An open answer, closed by its `with` block."""
 
     def __init__(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, host: str, *, is_redirected: bool
+        self,
+        connection: http.client.HTTPConnection,
+        response: http.client.HTTPResponse,
+        pace: Pace,
+        host: str,
+        *,
+        is_redirected: bool,
     ) -> None:
-        self._connection, self._response, self._received = connection, response, 0
+        self._connection, self._response, self._pace, self._received = connection, response, pace, 0
         self.status, self.headers, self.host = response.status, response.headers, host
         #: another host than the one that was asked has answered
         self.is_redirected = is_redirected
@@ -37,14 +45,14 @@ class Response:
     def read(self, size: int) -> bytes:
         """What is there next, at most `size` bytes, nothing at the end.
 
-        DeadlineExceeded when the host falls silent, Unavailable when it breaks off.
+        DeadlineExceeded when the host falls silent or is too slow, Unavailable when it breaks off.
         """
         if self._received == self.length:
             return b""
         try:
             data = self._response.read1(size)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"{self.host} has sent nothing for {self._connection.timeout:g} s") from error
+            raise self._pace.timed_out("has sent nothing") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unavailable(f"{self.host} broke off: {error!r}") from error
         self._received += len(data)
@@ -61,6 +69,10 @@ class Response:
                 raise ResourceExhausted(f"{what} from {self.host} is larger than {limit} bytes")
         return body
 
+    def begin_transfer(self) -> None:
+        """What comes now may take as long as it must, at the least rate."""
+        self._pace.transfer()
+
     def close(self) -> None:
         self._response.close()  # it alone has the socket of a body without length
         self._connection.close()
@@ -75,9 +87,8 @@ class Response:
 class Http:
     """Made for one pull; keeps the TLS contexts, which are dear to make."""
 
-    def __init__(self, silence: float) -> None:
-        """`silence`: seconds without a byte after which a host is given up."""
-        self._silence = silence
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
 
     def get(self, endpoint: Endpoint, url: str, headers: Mapping[str, str], secrets: Mapping[str, str]) -> Response:
@@ -88,10 +99,10 @@ class Http:
         first = parts = urlsplit(url)
         for _redirect in range(_MOST_REDIRECTS):
             is_redirected = parts[:2] != first[:2]
-            connection = self._connect(endpoint, parts, is_redirected=is_redirected)
-            response = _ask(connection, parts, headers if is_redirected else {**headers, **secrets})
+            connection, pace = self._connect(endpoint, parts, is_redirected=is_redirected)
+            response = _ask(connection, pace, parts, headers if is_redirected else {**headers, **secrets})
             if response.status not in _REDIRECTS:
-                return Response(connection, response, parts.netloc, is_redirected=is_redirected)
+                return Response(connection, response, pace, parts.netloc, is_redirected=is_redirected)
             response.close()
             connection.close()
             parts = _follow(first, parts, response.headers.get("Location", ""))
@@ -100,13 +111,14 @@ class Http:
     def post(self, endpoint: Endpoint, url: str, form: Mapping[str, str]) -> Response:
         """A form, which may hold secrets: a redirect is an answer, and not followed."""
         parts = urlsplit(url)
-        connection = self._connect(endpoint, parts, is_redirected=False)
+        connection, pace = self._connect(endpoint, parts, is_redirected=False)
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        response = _ask(connection, parts, headers, urlencode(form).encode())
-        return Response(connection, response, parts.netloc, is_redirected=False)
+        response = _ask(connection, pace, parts, headers, urlencode(form).encode())
+        return Response(connection, response, pace, parts.netloc, is_redirected=False)
 
-    def _connect(self, endpoint: Endpoint, parts: SplitResult, *, is_redirected: bool) -> http.client.HTTPConnection:
+    def _connect(self, endpoint: Endpoint, parts: SplitResult, *, is_redirected: bool) -> tuple[http.client.HTTPConnection, Pace]:
         try:
+            _port = parts.port  # ValueError for one that is no ASCII number: http.client takes any digits
             if parts.scheme == "https":
                 context = self._context(endpoint, is_redirected=is_redirected)
                 connection: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -117,10 +129,11 @@ class Http:
             connection.connect()
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise Unavailable(f"{parts.netloc} cannot be reached: {error}") from error
-        connection.timeout = self._silence
-        connection.sock.settimeout(self._silence)
+        connection.sock.settimeout(self._patience.silence)
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
+        pace = Pace(parts.netloc, self._patience)
+        connection.response_class = functools.partial(PacedResponse, pace=pace)  # type: ignore[assignment]
+        return connection, pace
 
     def _context(self, endpoint: Endpoint, *, is_redirected: bool) -> ssl.SSLContext:
         key = endpoint.host, is_redirected
@@ -140,7 +153,7 @@ def _follow(first: SplitResult, present: SplitResult, location: str) -> SplitRes
 
 
 def _ask(
-    connection: http.client.HTTPConnection, parts: SplitResult, headers: Mapping[str, str], body: bytes | None = None
+    connection: http.client.HTTPConnection, pace: Pace, parts: SplitResult, headers: Mapping[str, str], body: bytes | None = None
 ) -> http.client.HTTPResponse:
     try:
         path = parts.path + (f"?{parts.query}" if parts.query else "")
@@ -148,7 +161,10 @@ def _ask(
         return connection.getresponse()
     except TimeoutError as error:
         connection.close()
-        raise DeadlineExceeded(f"{parts.netloc} has not answered for {connection.timeout:g} s") from error
+        raise pace.timed_out("has not answered") from error
+    except DeadlineExceeded:
+        connection.close()
+        raise
     except (OSError, http.client.HTTPException, ValueError) as error:
         connection.close()
         raise Unavailable(f"{parts.netloc} does not answer: {error!r}") from error

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime_core.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted
+from runtime_core.images import config_types
 from runtime_core.images.reference import is_digest
 
 _INDEXES = (
@@ -57,7 +58,7 @@ def parse(body: bytes, content_type: str) -> Manifest | list[tuple[Descriptor, d
     if "manifests" in document and ("layers" in document or "config" in document):
         raise InvalidArgument("a manifest that is an index as well is refused (CVE-2021-41190)")
     if media_type in _INDEXES:
-        return [(_descriptor(entry), entry.get("platform") or {}) for entry in _list(document, "manifests")]
+        return [(_descriptor(entry), _platform(entry)) for entry in _list(document, "manifests")]
     if media_type in _MANIFESTS:
         layers = tuple(_descriptor(entry) for entry in _list(document, "layers"))
         if len(layers) > _MOST_LAYERS:
@@ -70,18 +71,17 @@ def parse(body: bytes, content_type: str) -> Manifest | list[tuple[Descriptor, d
 
 
 def choose(entries: list[tuple[Descriptor, dict[str, str]]], wanted: tuple[str, str] | None = None) -> Descriptor:
-    """The entry for this machine's (architecture, variant)."""
+    """The entry for this machine's (architecture, variant); one that says no platform when nothing fits better."""
     architecture, variant = wanted or machine_platform()
     fitting = [
         (descriptor, platform.get("variant", ""))
         for descriptor, platform in entries
         if platform.get("os", "linux") == "linux" and platform.get("architecture") == architecture
     ]
-    for descriptor, offered in fitting:
-        if offered == variant:
-            return descriptor
-    if fitting:
-        return fitting[0][0]
+    silent = [descriptor for descriptor, platform in entries if not platform and descriptor.media_type in _INDEXES + _MANIFESTS]
+    same_variant = [descriptor for descriptor, offered in fitting if offered == variant]
+    for descriptor in (*same_variant, *(descriptor for descriptor, _offered in fitting), *silent):
+        return descriptor
     raise NotFound(f"the image has no variant for linux/{architecture}")
 
 
@@ -103,7 +103,7 @@ def chain_ids(diff_ids: list[str]) -> list[str]:
 
 
 def parse_config(body: bytes, layers: int) -> dict[str, Any]:
-    """An image configuration with one valid diff ID for each layer."""
+    """An image configuration with one valid diff ID for each layer, and of the specification's types throughout."""
     document = _object(body, "image configuration")
     rootfs = document.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
@@ -111,8 +111,7 @@ def parse_config(body: bytes, layers: int) -> dict[str, Any]:
         raise InvalidArgument("the image configuration's rootfs.diff_ids is malformed")
     if len(diff_ids) != layers:
         raise InvalidArgument(f"the image configuration has {len(diff_ids)} diff IDs, the manifest {layers} layers")
-    if not isinstance(document.get("config") or {}, dict):
-        raise InvalidArgument("the image configuration's config is not an object")
+    config_types.check(document)
     return document
 
 
@@ -133,10 +132,21 @@ def _list(document: dict[str, Any], key: str) -> list[Any]:
     return found
 
 
+def _platform(entry: dict[str, Any]) -> dict[str, str]:
+    """What an index says that an entry is for; {} when it does not say."""
+    platform = entry.get("platform") or {}
+    if not isinstance(platform, dict):
+        raise InvalidArgument(f"the index's entry {entry['digest']} has a platform that is not an object")
+    for key in ("os", "architecture", "variant"):
+        if not isinstance(platform.get(key) or "", str):
+            raise InvalidArgument(f"the index's entry {entry['digest']} has a platform.{key} that is not a string")
+    return {key: platform[key] for key in ("os", "architecture", "variant") if platform.get(key)}
+
+
 def _descriptor(entry: Any) -> Descriptor:
     if not isinstance(entry, dict) or not is_digest(str(entry.get("digest"))):
         raise InvalidArgument("the manifest has a malformed descriptor")
     size = entry.get("size")
-    if not isinstance(size, int) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise InvalidArgument(f"the descriptor of {entry['digest']} has no valid size")
     return Descriptor(str(entry.get("mediaType", "")), entry["digest"], size)

@@ -30,6 +30,7 @@ from runtime_core.images.content import ContentStore, Hasher
 from runtime_core.images.hosts import endpoints
 from runtime_core.images.http_request import Response
 from runtime_core.images.leases import Leases
+from runtime_core.images.pace import Patience
 from runtime_core.images.reference import Reference
 from runtime_core.images.registry_client import Registry
 from runtime_core.images.unpack import Layers
@@ -41,8 +42,8 @@ _PARALLEL = 4
 _CHUNK = 1 << 18
 _MOST_CONFIG = 8 * 1024 * 1024
 _MOST_NESTED = 2
-#: in a row, each without much progress
-_ATTEMPTS = 3
+#: to fetch one blob, and of these in a row that bring less than `_PROGRESS` bytes
+_ATTEMPTS, _FRUITLESS = 20, 3
 _PROGRESS = 1 << 20
 
 
@@ -60,6 +61,10 @@ class Pulled:
     size: int
 
 
+class _TooMany(Exception):
+    """More bytes than the descriptor says: another attempt would bring them again."""
+
+
 class Puller:
     def __init__(
         self,
@@ -69,11 +74,10 @@ class Puller:
         leases: Leases,
         *,
         registry_directory: Path | None,
-        silence: float,
+        patience: Patience,
     ) -> None:
-        """`silence`: seconds without a byte after which a registry is given up."""
         self._content, self._layers, self._snapshotter, self._leases = content, layers, snapshotter, leases
-        self._registry_directory, self._silence = registry_directory, silence
+        self._registry_directory, self._patience = registry_directory, patience
         self._fetching = Locks()
 
     def pull(self, reference: Reference, credentials: Credentials | None, approve: Callable[[str], None]) -> Pulled:
@@ -84,7 +88,7 @@ class Puller:
         """
         with _naming(reference):
             hosts = endpoints(self._registry_directory, reference.domain)
-            registry = Registry(reference, hosts, credentials, self._silence)
+            registry = Registry(reference, hosts, credentials, self._patience)
             blobs, image_manifest = self._resolve(registry, reference)
             approve(blobs[0])
             blobs += [image_manifest.config.digest, *(layer.digest for layer in image_manifest.layers)]
@@ -159,14 +163,16 @@ class Puller:
 
     def _fetch(self, registry: Registry, blob: manifest.Descriptor, given_up: threading.Event) -> None:
         fruitless = 0
-        while True:
+        for attempt in range(1, _ATTEMPTS + 1):
             before = self._content.partial_size(blob.digest)
             try:
                 self._fetch_once(registry, blob, given_up)
+            except _TooMany as error:
+                raise DataLoss(str(error)) from None
             except (Unavailable, DeadlineExceeded, DataLoss):
                 progress = self._content.partial_size(blob.digest) - before
                 fruitless = 0 if progress >= _PROGRESS else fruitless + 1
-                if fruitless == _ATTEMPTS:
+                if fruitless == _FRUITLESS or attempt == _ATTEMPTS:
                     raise
                 continue
             return
@@ -187,7 +193,8 @@ class Puller:
             with response:
                 if response.length is not None and offset + response.length != blob.size:
                     found = offset + response.length
-                    raise DataLoss(f"blob {blob.digest} has {found} bytes, its descriptor says {blob.size}")
+                    kind = _TooMany if found > blob.size else DataLoss
+                    raise kind(f"blob {blob.digest} has {found} bytes, its descriptor says {blob.size}")
                 if offset != file.tell():
                     file.truncate(offset)
                     hasher.restart()
@@ -199,7 +206,7 @@ def _copy(response: Response, file: BinaryIO, hasher: Hasher, blob: manifest.Des
     while chunk := response.read(_CHUNK):
         have += len(chunk)
         if have > blob.size:
-            raise DataLoss(f"blob {blob.digest} is larger than the {blob.size} bytes of its descriptor")
+            raise _TooMany(f"blob {blob.digest} is larger than the {blob.size} bytes of its descriptor")
         if given_up.is_set():
             raise Aborted(f"blob {blob.digest}: another part of the image has failed")
         file.write(chunk)

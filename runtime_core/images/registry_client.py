@@ -14,10 +14,12 @@ import time
 from urllib.parse import quote, urlsplit
 
 from runtime_core.errors import DataLoss, InvalidArgument, NotFound, OutOfRange, PermissionDenied, TrivetError, Unavailable
-from runtime_core.images.auth_challenge import Challenge, Credentials, parse_challenge
+from runtime_core.images.auth_challenge import Challenge, Credentials, parse_challenges
 from runtime_core.images.hosts import Endpoint
 from runtime_core.images.http_request import Http, Response
+from runtime_core.images.pace import Patience
 from runtime_core.images.reference import Reference
+from runtime_core.kernel.decimal_number import parse_decimal
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",
@@ -38,12 +40,13 @@ _LONGEST_PAUSE = 30.0
 class Registry:
     """Each request goes to the first endpoint that answers it."""
 
-    def __init__(self, reference: Reference, endpoints: list[Endpoint], credentials: Credentials | None, silence: float) -> None:
-        """`silence`: seconds without a byte after which an endpoint is given up."""
+    def __init__(
+        self, reference: Reference, endpoints: list[Endpoint], credentials: Credentials | None, patience: Patience
+    ) -> None:
         self._reference, self._endpoints = reference, endpoints
         self._credentials = credentials or Credentials()
         self._authorization: dict[str, str] = {}
-        self._http = Http(silence)
+        self._http = Http(patience)
 
     def manifest(self, target: str) -> tuple[bytes, str]:
         """(bytes, media type) of a manifest by tag or digest."""
@@ -57,13 +60,12 @@ class Registry:
             return body, response.headers.get("Content-Type", "").partition(";")[0].strip()
 
     def blob(self, digest: str, offset: int = 0) -> tuple[Response, int]:
-        """(open response, offset at which its body really begins) of a blob."""
-        if not offset:
-            return self._get(f"/blobs/{digest}", "pull", {}), 0
+        """(open response, offset at which its body really begins) of a blob, which must come at the least rate."""
         try:
-            response = self._get(f"/blobs/{digest}", "pull", {"Range": f"bytes={offset}-"})
+            response = self._get(f"/blobs/{digest}", "pull", {"Range": f"bytes={offset}-"} if offset else {})
         except OutOfRange:  # what is here is not its beginning
-            return self._get(f"/blobs/{digest}", "pull", {}), 0
+            response = self._get(f"/blobs/{digest}", "pull", {})
+        response.begin_transfer()
         if response.status != http.client.PARTIAL_CONTENT:
             return response, 0
         if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
@@ -110,7 +112,7 @@ class Registry:
         return ""
 
     def _answer(self, endpoint: Endpoint, challenges: list[str]) -> str:
-        for challenge in filter(None, map(parse_challenge, challenges)):
+        for challenge in parse_challenges(challenges):
             if challenge.scheme == "basic" and self._credentials.basic:
                 return self._credentials.basic
             if challenge.scheme == "bearer":
@@ -164,5 +166,4 @@ def _wanted_pause(response: Response) -> float | None:
     """Seconds after which to ask again, None when that is no use."""
     if response.status not in _PASSING:
         return None
-    stated = response.headers.get("Retry-After", "")
-    return float(stated) if stated.isascii() and stated.isdigit() else 0.0
+    return float(parse_decimal(response.headers.get("Retry-After", "")) or 0)

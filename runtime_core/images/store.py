@@ -61,14 +61,17 @@ class Images:
         verifier: ImageVerifier,
         registry_directory: Path | None = None,
         silence: float = 60.0,
+        deadline: float = 60.0,
+        least_rate: int = 1024,
         largest_layer: int = 1 << 36,
     ) -> None:
-        """`silence`: seconds without a byte after which a registry is given up; `largest_layer`: bytes, unpacked."""
+        """`silence`, `deadline` and `least_rate`: of `images.pace.Patience`; `largest_layer`: bytes, unpacked."""
         self._content = ContentStore(root / "content")
         self._snapshotter, self._verifier = snapshotter, verifier
         self._leases = Leases(database)
         self._layers = Layers(snapshotter, launcher, largest_layer)
-        self._registry_directory, self._silence = registry_directory, silence
+        self._registry_directory = registry_directory
+        self._patience: dict[str, Any] = {"silence": silence, "deadline": deadline, "least_rate": least_rate}
         self._made_puller: Puller | None = None
         self._records: Collection[Image] = Collection(database, "image", encode=asdict, decode=_decode)
         self._pulls = Locks()
@@ -156,6 +159,7 @@ class Images:
 
     def _puller(self) -> Puller:
         """Made at the first pull: HTTP and TLS are a megabyte that a node with all its images does not need."""
+        from runtime_core.images.pace import Patience
         from runtime_core.images.pull import Puller
 
         with self._naming:
@@ -166,7 +170,7 @@ class Images:
                     self._snapshotter,
                     self._leases,
                     registry_directory=self._registry_directory,
-                    silence=self._silence,
+                    patience=Patience(**self._patience),
                 )
             return self._made_puller
 

@@ -34,7 +34,8 @@ def unpack(blob: Path, diff_id: str, directory: str, parents: list[str], launche
     result_reader, result_writer = os.pipe2(os.O_CLOEXEC)
     try:
         try:
-            job = launcher.fork(_JOB, {"directory": directory, "parents": parents}, [stream_reader, result_writer])
+            argument = {"directory": directory, "parents": parents, "limit": limit}
+            job = launcher.fork(_JOB, argument, [stream_reader, result_writer])
         finally:
             os.close(stream_reader)
             os.close(result_writer)
@@ -48,6 +49,8 @@ def unpack(blob: Path, diff_id: str, directory: str, parents: list[str], launche
             os.close(stream_writer)
     if failure is not None:  # the worker's complaint is its consequence
         raise type(failure)(f"layer {diff_id}: {failure}")
+    if "stack" in report:  # nobody foresaw it: whoever serves the call logs both
+        raise RuntimeError(f"layer {diff_id}: {report['message']}") from RuntimeError(report["stack"])
     if "kind" in report:
         raise BY_NAME[report["kind"]](f"layer {diff_id}: {report['message']}")
     if found != diff_id:

@@ -12,6 +12,7 @@ import signal
 import time
 
 from runtime_core.errors import InvalidArgument, TrivetError
+from runtime_core.kernel.decimal_number import parse_decimal
 
 
 def _parse(text: str) -> dict[str, list[object]]:
@@ -19,7 +20,7 @@ def _parse(text: str) -> dict[str, list[object]]:
     for item in filter(None, text.split(";")):
         name, equals, action = item.partition("=")
         kind, _, number = action.partition(":")
-        if not equals or kind not in ("kill", "error", "delay") or not (number or "1").isdigit():
+        if not equals or kind not in ("kill", "error", "delay") or parse_decimal(number or "1") is None:
             raise InvalidArgument(f"TRIVET_FAILPOINTS: {item!r} is not NAME=kill|error|delay[:NUMBER]")
         armed[name] = [kind, int(number or 1)]
     return armed

@@ -67,12 +67,22 @@ def copy(source: int, target: int, deadline: float) -> None:
     os.ftruncate(target, size)
     for start, end in data_ranges(source, 0, size):
         while start < end:
-            copied = os.copy_file_range(source, target, min(end - start, _CHUNK), start, start)
+            copied = _copy_range(source, target, min(end - start, _CHUNK), start)
             if copied == 0:
                 return  # it became shorter
             start += copied
             if time.monotonic() > deadline:
                 raise DeadlineExceeded("copying took too long; a file system with reflinks (xfs, btrfs) needs no copy")
+
+
+def _copy_range(source: int, target: int, size: int, start: int) -> int:
+    try:
+        return os.copy_file_range(source, target, size, start, start)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP):
+            raise
+    os.lseek(target, start, os.SEEK_SET)  # from one kind of file system to another, as out of an overlay
+    return os.sendfile(target, source, start, size)
 
 
 def reflink(source: int, target: int) -> bool:

@@ -15,6 +15,7 @@ from runtime_core.images.store import Images
 from runtime_core.interfaces.network import Network, PodNetwork
 from runtime_core.interfaces.runtime import ContainerExit, PodSpec, Runtime
 from runtime_core.interfaces.snapshotter import Snapshotter
+from runtime_core.sandbox import image_volumes
 from runtime_core.sandbox.records import (
     ContainerRecord,
     SandboxRecord,
@@ -47,6 +48,9 @@ class Directories:
     def netns(self, sandbox_id: str) -> str:
         return str(self.state / "netns" / sandbox_id)
 
+    def image_volumes(self, container_id: str) -> str:
+        return str(self.root / "image-volumes" / container_id)
+
 
 class Node:
     """One daemon's pods. `runtimes` and `network` are set once, before anything is served."""
@@ -67,6 +71,7 @@ class Node:
                 "network": self._release_network,
                 "cgroup-parent": self._release_cgroup_parent,
                 "snapshot": lambda entry: self.snapshotter.remove(entry.reference),
+                "image-volumes": lambda entry: image_volumes.remove(self.directories.image_volumes(entry.reference)),
                 "container": self._release_container,
             },
         )

@@ -29,6 +29,7 @@ from runtime_core.cgroups.detect import detected
 from runtime_core.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, TrivetError
 from runtime_core.interfaces.runtime import ContainerExit, ContainerSpec, PodSpec, RootMount, Runtime, RuntimeContext
 from runtime_core.kernel import entry_point, mounts
+from runtime_core.kernel.decimal_number import parse_decimal
 from runtime_core.launcher.client import Launcher
 from runtime_core.registry import locate
 from runtime_core.testing.tools import need
@@ -467,7 +468,7 @@ def _mentioning(directory: str) -> list[str]:
     """Processes that work in `directory` or below it."""
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
+        if parse_decimal(entry.name) not in (None, os.getpid()):
             try:
                 if os.readlink(entry / "cwd").startswith(directory):
                     found.append((entry / "cmdline").read_text())

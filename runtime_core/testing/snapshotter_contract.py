@@ -221,6 +221,21 @@ class SnapshotterContract:
         assert 200_000 <= usage.size_bytes < 300_000
         assert usage.inodes == 2
 
+    def test_a_tree_of_any_depth_is_counted_and_removed(self, snapshotter: Snapshotter) -> None:
+        """A container makes directories that no path reaches."""
+        layer(snapshotter, BASE, {"file": ""})
+        with mounted(snapshotter.prepare("c", [BASE])) as root:
+            current = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+            for _level in range(60):
+                os.mkdir("d" * 200, dir_fd=current)
+                below = os.open("d" * 200, os.O_RDONLY | os.O_DIRECTORY, dir_fd=current)
+                os.close(current)
+                current = below
+            os.close(current)
+        assert 10 < snapshotter.usage("c").inodes <= 60
+        snapshotter.remove("c")
+        assert snapshotter.snapshots() == []
+
     @pytest.mark.parametrize("key", ["", "..", "a/b", ".hidden"])
     def test_what_cannot_be_a_key_is_refused(self, snapshotter: Snapshotter, key: str) -> None:
         """InvalidArgument: it becomes part of a path."""

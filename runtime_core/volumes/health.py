@@ -8,6 +8,7 @@ import threading
 
 from runtime_core.interfaces.volume import Problem
 from runtime_core.kernel import loop_device
+from runtime_core.kernel.decimal_number import parse_decimal
 from runtime_core.volumes import mount_table
 
 
@@ -28,8 +29,8 @@ def of_mount(mounted: str) -> list[Problem]:
         return [Problem("NotMounted", f"nothing is mounted at {mounted}")]
     problems = []
     if entry.source.startswith("/dev/loop"):
-        number = entry.source.removeprefix("/dev/loop")
-        problems += of_device(int(number)) if number.isdigit() else []
+        number = parse_decimal(entry.source.removeprefix("/dev/loop"))
+        problems += [] if number is None else of_device(number)
     problems += _recorded_errors(entry)
     if "emergency_ro" in entry.super_options or ("ro" in entry.super_options and "rw" in entry.options):
         problems.append(Problem("ReadOnlyRemount", f"the file system at {mounted} became read-only after an error"))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from runtime_core.errors import FailedPrecondition, NotFound, TrivetError, Unavailable, from_oserror
 from runtime_core.interfaces.volume import Problem, Usage, Volume
 from runtime_core.kernel import failpoint, loop_device
+from runtime_core.kernel.decimal_number import parse_decimal
 from runtime_core.volumes import device_release, freezing, health, image_filesystem, images, mount_flags, sizes
 from runtime_core.volumes.layout import Layout
 
@@ -161,8 +162,8 @@ class ImageVolumes:
         if not mounted:
             return found
         if volume.access == "block":
-            number = os.path.basename(mounted).removeprefix("loop")
-            return [*found, *(health.of_device(int(number)) if number.isdigit() else ())]
+            number = parse_decimal(os.path.basename(mounted).removeprefix("loop"))
+            return [*found, *(() if number is None else health.of_device(number))]
         found += health.of_mount(mounted)
         if volume.fs_type == "xfs" and not found and self._shut_down.is_so(mounted):
             found.append(Problem("FilesystemError", f"xfs at {mounted} shut down after an error"))
@@ -190,9 +191,10 @@ def _mount_again(numbers: Sequence[int], volume: Volume, flags: mount_flags.Moun
 
 
 def _open_marked(volume_id: str, mark: str) -> int | None:
-    number, _blank, fs_type = mark.partition(" ")
-    if not number.isdigit() or fs_type not in image_filesystem.FILE_SYSTEMS:
+    text, _blank, fs_type = mark.partition(" ")
+    number = parse_decimal(text)
+    if number is None or fs_type not in image_filesystem.FILE_SYSTEMS:
         return None  # torn: the driver died before it froze anything
-    if not loop_device.backing_file(int(number)).removesuffix(" (deleted)").endswith(f"/{volume_id}/{images.NAME}"):
+    if not loop_device.backing_file(number).removesuffix(" (deleted)").endswith(f"/{volume_id}/{images.NAME}"):
         return None  # the node was started again
-    return image_filesystem.superblock_root(int(number), fs_type) if loop_device.is_claimed(int(number)) else None
+    return image_filesystem.superblock_root(number, fs_type) if loop_device.is_claimed(number) else None

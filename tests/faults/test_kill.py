@@ -55,7 +55,8 @@ def test_killed_at_any_step_everything_is_found_again(
     point: str, node: DemoNode, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever passes the point dies there. A daemon without failpoints then recovers, and a whole life succeeds."""
-    reference = registry.put_image("t/tools", "1", [demo_image.build_layer()], {"Env": ["PATH=/bin"]})
+    config = {"Env": ["PATH=/bin"], "Volumes": {"/etc": {}}}
+    reference = registry.put_image("t/tools", "1", [demo_image.build_layer()], config)
     monkeypatch.setenv("TRIVET_FAILPOINTS", f"{point}=kill")
     node.start()
     died = _died(node, reference)
@@ -110,7 +111,14 @@ def _life(node: DemoNode, reference: str) -> None:
 def _owned(node: DemoNode) -> list[str]:
     """What is there although no pod is."""
     found: list[str] = []
-    for part in ("state/pods", "state/netns", "root/cni", "root/overlayfs/snapshots", "root/overlayfs/stage"):
+    for part in (
+        "state/pods",
+        "state/netns",
+        "root/cni",
+        "root/overlayfs/snapshots",
+        "root/overlayfs/stage",
+        "root/image-volumes",
+    ):
         path = node.directory / part
         found += [f"{part}/{name}" for name in os.listdir(path)] if path.exists() else []
     found += [f"address {lease.address}" for lease in list_leases(str(node.directory / "ipam"))]

@@ -147,6 +147,29 @@ def endless(handler: Handler) -> None:
         handler.wfile.write(bytes(65536))
 
 
+def drip(part: bytes, pause: float, *, head: bool = False, size: int = 1 << 20) -> Act:
+    """`part` again and again, with a pause after each, of a body of `size` bytes: never silent, never at its end.
+    With `head` it is in the headers."""
+
+    def act(handler: Handler) -> None:
+        if head:
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        else:
+            handler.begin(200, Content_Type="application/json", Content_Length=size)
+        while not handler.registry.closing.wait(pause):
+            handler.wfile.write(part)
+
+    return act
+
+
+def endless_chunks(handler: Handler) -> None:
+    """The body that was asked for, and more and more behind it, in chunks."""
+    kind, body = handler.body()
+    handler.begin(200, Content_Type=kind, Transfer_Encoding="chunked")
+    while not handler.registry.closing.is_set():
+        handler.wfile.write(b"%x\r\n%b\r\n" % (len(body), body))
+
+
 def refuse(status: int, **headers: Any) -> Act:
     def act(handler: Handler) -> None:
         handler.begin(status, Content_Length=0, **headers)

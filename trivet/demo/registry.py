@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from runtime_core.images.manifest import machine_platform
+from runtime_core.kernel.decimal_number import parse_decimal
 
 
 class Registry:
@@ -116,5 +117,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _range_start(header: str, size: int) -> int:
-    begin = header.removeprefix("bytes=").partition("-")[0]
-    return int(begin) if begin.isdigit() and int(begin) < size else 0
+    begin = parse_decimal(header.removeprefix("bytes=").partition("-")[0], size - 1)
+    return begin or 0

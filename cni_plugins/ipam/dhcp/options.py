@@ -6,6 +6,7 @@ import ipaddress
 
 from cni_plugins.ipam.dhcp import packet
 from runtime_core.errors import InvalidArgument
+from runtime_core.kernel.decimal_number import parse_decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,8 +103,9 @@ def _code(option: Any, field: str) -> int:
     if isinstance(option, str):
         if option in _CODES:
             return _CODES[option]
-        if option.isascii() and option.isdigit() and packet.PAD < int(option[:4]) < packet.END:
-            return int(option)
+        code = parse_decimal(option, packet.END - 1)
+        if code is not None and code > packet.PAD:
+            return code
     raise InvalidArgument(f"{field}: {option!r} is neither a number from 1 to 254 nor one of {', '.join(sorted(_CODES))}")
 
 

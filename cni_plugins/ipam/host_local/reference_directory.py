@@ -13,6 +13,7 @@ import os
 
 from cni_plugins.ipam.host_local.key import key_of
 from runtime_core.errors import from_oserror
+from runtime_core.kernel.decimal_number import parse_decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,10 +56,9 @@ def remove(directory: str, files: list[str]) -> None:
 
 
 def _read_one(directory: str, name: str, found: Reservations) -> None:
-    range_set = name.removeprefix(_LAST)
-    is_last = range_set != name and range_set.isascii() and range_set.isdigit() and len(range_set) < 10
-    address = None if is_last else _key(name)
-    if not is_last and address is None:
+    range_set = parse_decimal(name.removeprefix(_LAST)) if name.startswith(_LAST) else None
+    address = None if range_set is not None else _key(name)
+    if range_set is None and address is None:
         return
     descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
@@ -66,10 +66,10 @@ def _read_one(directory: str, name: str, found: Reservations) -> None:
     finally:
         os.close(descriptor)
     found.files.append(name)
-    if is_last:
+    if range_set is not None:
         last = _key(text.strip())
         if last is not None:
-            found.given_last.append((int(range_set), last))
+            found.given_last.append((range_set, last))
     elif address is not None and text.strip():
         container_id, _, interface = text.partition("\n")
         found.leases.append((address, container_id.strip(), interface.strip()))

@@ -20,7 +20,7 @@ from runtime_core.launcher.client import Launcher
 from runtime_core.store.database import Database
 from tests.support.hostile_registry import HostileRegistry
 
-SILENCE, LARGEST_LAYER = 0.5, 8 << 20
+SILENCE, DEADLINE, LARGEST_LAYER = 0.5, 2.0, 8 << 20
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
@@ -53,7 +53,7 @@ class Store:
     def open(self, **options: Any) -> None:
         self.database = Database(self.directory)
         self.snapshotter = OverlayfsSnapshotter(self.directory / "overlayfs")
-        options = {"verifier": AcceptAll(), "registry_directory": self.directory / "registries", **options}
+        options = {"verifier": AcceptAll(), "deadline": DEADLINE, "registry_directory": self.directory / "registries", **options}
         self.images = Images(
             self.directory, self.database, self.snapshotter, self._launcher,
             silence=SILENCE, largest_layer=LARGEST_LAYER, **options,

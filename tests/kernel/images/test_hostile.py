@@ -27,7 +27,9 @@ from tests.kernel.images.conftest import LARGEST_LAYER, LAYER_TYPE, Store, diges
 from tests.support.hostile_registry import (
     HostileRegistry,
     break_off,
+    drip,
     endless,
+    endless_chunks,
     hang,
     hang_at_once,
     refuse,
@@ -138,6 +140,10 @@ LIES: dict[str, tuple[Prepare, type[TrivetError], str]] = {
         lambda r: _index(r, platform={"os": "windows", "architecture": _machine()}), NotFound, "no variant for linux/"),
     "an index that lies about a size": (
         lambda r: _index(r, platform={"os": "linux", "architecture": _machine()}, size=5), DataLoss, "its descriptor says 5"),
+    "an index with a platform that is none": (lambda r: _index(r, platform=["linux"]), InvalidArgument, "platform that is not an object"),
+    "an index with a system that is none": (lambda r: _index(r, platform={"os": 1}), InvalidArgument, "platform.os that is not a string"),
+    "a size that is a truth": (_layers({"size": True}), InvalidArgument, "no valid size"),
+    "a size that is a string": (_layers({"size": "12"}), InvalidArgument, "no valid size"),
     "an index of a missing manifest": (
         lambda r: _index(r, platform={"os": "linux", "architecture": _machine()}, digest="sha256:" + "1" * 64), NotFound, "1111"),
     "indexes without end": (_nested, InvalidArgument, "nested"),
@@ -177,6 +183,167 @@ def test_a_lie_has_its_error_and_leaves_nothing(lie: str, store: Store, registry
     assert str(refused.value).startswith(f"{reference}: ")
     assert store.images.all() == []
     assert store.left() == []
+
+
+_RIGHT = {"rootfs": {"type": "layers", "diff_ids": [digest(_SMALL[1])]}}
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"Entrypoint": "/bin/echo hi"}, "config.Entrypoint is not a list"),
+        ({"Entrypoint": [1]}, r"config.Entrypoint\[0\] is not a string"),
+        ({"Entrypoint": ["a", None]}, r"config.Entrypoint\[1\] is not a string"),
+        ({"Cmd": {}}, "config.Cmd is not a list"),
+        ({"Env": {"A": "b"}}, "config.Env is not a list"),
+        ({"Env": [["A", "b"]]}, r"config.Env\[0\] is not a string"),
+        ({"User": 1000}, "config.User is not a string"),
+        ({"User": "\ud800"}, "config.User has half of a surrogate pair"),
+        ({"WorkingDir": ["/"]}, "config.WorkingDir is not a string"),
+        ({"StopSignal": 15}, "config.StopSignal is not a string"),
+        ({"Labels": []}, "config.Labels is not an object"),
+        ({"Labels": {"a": 1}}, r"config.Labels\['a'\] is not a string"),
+        ({"Volumes": ["/data"]}, "config.Volumes is not an object"),
+        ({"Volumes": {"/data": "x"}}, r"config.Volumes\['/data'\] is not an object"),
+        ({"ExposedPorts": "80/tcp"}, "config.ExposedPorts is not an object"),
+        ({"ArgsEscaped": "true"}, "config.ArgsEscaped is neither true nor false"),
+        ("x", "config is not an object"),
+    ],
+)
+def test_a_configuration_of_other_types_is_refused(config: Any, key: str, store: Store, registry: HostileRegistry) -> None:
+    """By its key, when it is pulled; nothing is left."""
+    _config_is(json.dumps({**_RIGHT, "config": config}).encode())(registry)
+    with pytest.raises(InvalidArgument, match=f"the image configuration's {key}"):
+        store.images.pull(f"{registry.host}/t/x:1")
+    assert store.left() == []
+
+
+@pytest.mark.parametrize(
+    ("document", "key"),
+    [
+        ({"os": 1}, "os is not"),
+        ({"history": [{"created_by": 1}]}, r"history\[0\].created_by is not"),
+        ({"created": 0}, "created is not"),
+    ],
+)
+def test_the_rest_of_a_configuration_has_types_too(
+    document: dict[str, Any], key: str, store: Store, registry: HostileRegistry
+) -> None:
+    """Those of the specification."""
+    _config_is(json.dumps({**_RIGHT, **document}).encode())(registry)
+    with pytest.raises(InvalidArgument, match=f"the image configuration's {key}"):
+        store.images.pull(f"{registry.host}/t/x:1")
+
+
+def test_null_is_as_good_as_nothing(store: Store, registry: HostileRegistry) -> None:
+    """Go writes it for an empty list; and keys that nobody knows may hold anything."""
+    keys = ("Entrypoint", "Cmd", "Env", "User", "WorkingDir", "StopSignal", "Labels", "Volumes", "ExposedPorts", "ArgsEscaped")
+    config = {**dict.fromkeys(keys), "Healthcheck": {"Interval": 1}, "OnBuild": None, "Tty": False, "x": [1]}
+    _config_is(json.dumps({**_RIGHT, "config": config, "history": None, "os": None, "author": None}).encode())(registry)
+    assert store.images.pull(f"{registry.host}/t/x:1").config == config
+    _config_is(json.dumps({**_RIGHT, "config": None}).encode())(registry)
+    assert store.images.pull(f"{registry.host}/t/x:1").config == {}
+
+
+@pytest.mark.parametrize("others", [[], [{"os": "windows", "architecture": "vax"}], [{"os": "linux", "architecture": "vax"}]])
+def test_an_index_entry_without_a_platform_is_taken_when_nothing_fits_better(
+    others: list[dict[str, str]], store: Store, registry: HostileRegistry
+) -> None:
+    """Wherever it stands; one for this machine goes before it, and no attestation is taken for an image."""
+    _index(registry)
+    body = registry.answer("/v2/t/x/manifests/1")
+    assert body is not None
+    (plain,) = json.loads(body[1])["manifests"]
+    missing = {**plain, "digest": "sha256:" + "7" * 64}
+    foreign = [{**missing, "platform": platform} for platform in others]
+    artifact = {**missing, "mediaType": "application/vnd.example.signature"}
+    ours = {**plain, "platform": {"os": "linux", "architecture": _machine()}}
+    for entries in ([artifact, *foreign, plain], [missing, *foreign, ours], [ours, missing]):
+        registry.put_manifest("t/x", "1", {"schemaVersion": 2, "mediaType": _INDEX, "manifests": entries})
+        assert store.images.pull(f"{registry.host}/t/x:1").tags
+
+
+@pytest.mark.parametrize(("part", "head"), [(b" ", False), (b"X-A: b\r\n", True)])
+@pytest.mark.parametrize("document", ["/manifests/", "/token"])
+def test_a_document_that_drips_has_an_end(
+    document: str, part: bytes, head: bool, store: Store, registry: HostileRegistry
+) -> None:
+    """Never silent and never whole, in its body or in its headers."""
+    _image(registry)
+    registry.misbehave("/manifests/", refuse(401, WWW_Authenticate=f'Bearer realm="http://{registry.host}/token"'))
+    registry.misbehave(document, drip(part, 0.1, head=head))
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=f"{registry.host} has not sent all of its answer within 2 s"):
+        store.images.pull(f"{registry.host}/t/x:1")
+    assert 1.5 < time.monotonic() - started < 10
+
+
+def test_a_blob_that_drips_is_given_up(store: Store, registry: HostileRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured over a window of waiting; the head of its answer has the deadline of a document."""
+    monkeypatch.setattr("runtime_core.images.pace._WINDOW", 0.6)
+    large = large_layer()
+    reference = registry.put_image("t/x", "1", [large], {})
+    registry.misbehave(digest(large[0]), drip(b"x" * 50, 0.1, size=len(large[0])))
+    with pytest.raises(DeadlineExceeded, match=f"{registry.host} has sent .* bytes in .* s, less than 1024 bytes a second"):
+        store.images.pull(reference)
+    assert registry.count(digest(large[0])) == 3
+    registry.misbehave(digest(large[0]), drip(b"X-A: b\r\n", 0.1, head=True))
+    with pytest.raises(DeadlineExceeded, match="has not sent all of its answer within 2 s"):
+        store.images.pull(reference)
+
+
+def test_a_blob_that_comes_slowly_and_steadily_comes(
+    store: Store, registry: HostileRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take longer than a document's deadline."""
+    monkeypatch.setattr("runtime_core.images.pace._WINDOW", 0.3)
+    store.reopen(deadline=0.5)
+    large = large_layer(size=1 << 16)
+    reference = registry.put_image("t/x", "1", [large], {})
+
+    def slowly(handler: Any) -> None:
+        _kind, body = handler.body()
+        handler.begin(200, Content_Length=len(body))
+        for start in range(0, len(body), 8192):
+            handler.registry.closing.wait(0.1)
+            handler.wfile.write(body[start : start + 8192])
+
+    registry.misbehave(digest(large[0]), slowly)
+    assert store.images.pull(reference).tags == (reference,)
+    assert registry.count(digest(large[0])) == 1
+
+
+@pytest.mark.parametrize("act", [endless_chunks, endless, say(bytes(3 << 20))])
+def test_more_bytes_than_the_descriptor_says_are_refused_at_once(act: Any, store: Store, registry: HostileRegistry) -> None:
+    """Not asked for again, though each attempt would bring a megabyte."""
+    large = large_layer(size=2 << 20)
+    reference = registry.put_image("t/x", "1", [large], {})
+    registry.misbehave(digest(large[0]), act)
+    with pytest.raises(DataLoss, match="is larger than the|its descriptor says"):
+        store.images.pull(reference)
+    assert registry.count(digest(large[0])) == 1
+    assert store.left() == []
+
+
+def test_attempts_are_counted_whatever_they_bring(
+    store: Store, registry: HostileRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A blob of which each attempt brings something, from a registry that does not want to end."""
+    monkeypatch.setattr("runtime_core.images.pull._PROGRESS", 1)
+    large = large_layer(size=1 << 20)
+    reference = registry.put_image("t/x", "1", [large], {})
+
+    def some(handler: Any) -> None:
+        _kind, body = handler.body()
+        begin = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        handler.begin(206, Content_Length=len(body) - begin, Content_Range=f"bytes {begin}-{len(body) - 1}/{len(body)}")
+        handler.wfile.write(body[begin : begin + 1000])
+        handler.close_connection = True
+
+    registry.misbehave(digest(large[0]), some)
+    with pytest.raises(Unavailable, match="broke off"):
+        store.images.pull(reference)
+    assert registry.count(digest(large[0])) == 20
 
 
 def test_a_failed_pull_takes_nothing_from_an_image_that_is_there(store: Store, registry: HostileRegistry) -> None:

@@ -144,6 +144,31 @@ def test_a_token_server_that_gives_none_is_named(
     assert store.left() == []
 
 
+@pytest.mark.parametrize("in_one_line", [True, False])
+@pytest.mark.parametrize("basic_first", [True, False])
+def test_bearer_is_answered_when_basic_is_offered_too(
+    in_one_line: bool, basic_first: bool, store: Store, registry: HostileRegistry, elsewhere: HostileRegistry
+) -> None:
+    """With a password at hand, wherever Bearer stands; the registry never sees the password."""
+    reference = registry.put_image("t/x", "1", [_SMALL], {})
+    offered = [f'Bearer realm="http://{elsewhere.host}/token",service="s"', 'Basic realm="reg"'][:: -1 if basic_first else 1]
+
+    def guard(handler: Any) -> None:
+        if handler.headers.get("Authorization") == "Bearer t0k3n":
+            handler.rest()
+            return
+        handler.send_response(401)
+        for line in [", ".join(offered)] if in_one_line else offered:
+            handler.send_header("WWW-Authenticate", line)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    registry.misbehave("/v2/", guard)
+    elsewhere.misbehave("/token", say(b'{"token": "t0k3n"}', "application/json"))
+    assert store.images.pull(reference, _JANE).tags == (reference,)
+    assert (_secrets(elsewhere), _secrets(registry)) == ({_BASIC}, {"Bearer t0k3n"})
+
+
 def test_a_token_of_the_callers_own_is_used_as_it_is(store: Store, registry: HostileRegistry, elsewhere: HostileRegistry) -> None:
     """AuthConfig.registry_token."""
     reference = registry.put_image("t/x", "1", [_SMALL], {})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cri.api.v1 import api_pb2 as api
-from cri.translate import signals
+from cri.translate import mounts, signals, users
 from cri.translate.container import Facts, Inputs, container_spec
 from runtime_core.errors import InvalidArgument
 from runtime_core.kernel import capabilities
@@ -86,11 +86,26 @@ def test_users_and_groups(image_user: str, security: dict[str, Any], uid: int, g
     assert (user["uid"], user["gid"], user["additionalGids"]) == (uid, gid, groups)
 
 
-@pytest.mark.parametrize("user", ["4294967296", "-1", "nobody", "2147483648", "web:nogroup", "0x0"])
+@pytest.mark.parametrize(
+    "user", ["4294967296", "-1", "nobody", "2147483648", "web:nogroup", "0x0", "²", "١٢", "33:١٢", "33:²", "9" * 5000, "--1"]
+)
 def test_a_user_that_cannot_be_is_refused(user: str) -> None:
     """No overflow to root, and a number is never a name (CVE-2024-40635)."""
     with pytest.raises(InvalidArgument, match="user"):
         _spec({"User": user})
+
+
+@pytest.mark.parametrize(
+    ("user", "identity"),
+    [
+        ("", (None, "")), (":5", (None, "")), ("0", (0, "")), ("12:web", (12, "")), ("web:12", (None, "web")),
+        ("2147483647", (2147483647, "")), ("2147483648", (None, "2147483648")), ("9" * 5000, (None, "9" * 5000)),
+        ("²", (None, "²")), ("١٢", (None, "١٢")), ("-1", (None, "-1")), ("\ud800", (None, "?")),
+    ],
+)  # fmt: skip
+def test_an_image_tells_a_uid_or_a_name(user: str, identity: tuple[int | None, str]) -> None:
+    """Whatever it says, for a list of images."""
+    assert users.image_identity(user) == identity
 
 
 def test_inheritable_capabilities_are_empty() -> None:
@@ -182,3 +197,22 @@ def test_the_stop_signal_is_told_as_it_is(asked: int, image: str, number: int, t
     """The caller's before the image's, and SIGTERM where neither says."""
     assert signals.stop_signal(asked, image) == number
     assert signals.cri_signal(number) == told
+
+
+_IMAGE_VOLUMES = {"/data": {}, "/data/": {}, "b/../c": {}, "//x//y/": None, "/taken": {}, "/over/it": {}}
+
+
+def test_an_images_volumes_are_paths_that_nothing_is_mounted_at() -> None:
+    """Absolute, each once; below or above a mount of the caller's is not at it."""
+    config = api.ContainerConfig(
+        mounts=[api.Mount(container_path=path, host_path="/h") for path in ("/taken/", "/over", "/data/s")]
+    )
+    assert mounts.image_volumes({"Volumes": _IMAGE_VOLUMES}, config) == ["/data", "/c", "/x/y", "/over/it"]
+    assert mounts.image_volumes({"Volumes": None}, config) == mounts.image_volumes({}, config) == []
+
+
+@pytest.mark.parametrize("path", ["/", "", ".", "/a/..", "..", "/a\0b", "/a\nb"])
+def test_a_volume_that_cannot_be_is_refused(path: str) -> None:
+    """By the key of the image's configuration."""
+    with pytest.raises(InvalidArgument, match="the image's Volumes"):
+        mounts.image_volumes({"Volumes": {path: {}}}, api.ContainerConfig())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime_core.errors import InvalidArgument
-from runtime_core.images.auth_challenge import Challenge, Credentials, decode_basic, parse_challenge
+from runtime_core.images.auth_challenge import Challenge, Credentials, decode_basic, parse_challenges
 
 
 @pytest.mark.parametrize(
@@ -20,13 +22,51 @@ from runtime_core.images.auth_challenge import Challenge, Credentials, decode_ba
             Challenge("bearer", {"realm": "https://a/t", "scope": "repository:a/b:pull,push", "error": "invalid_token"}),
         ),
         ("Bearer", Challenge("bearer", {})),
-        ("Digest realm=x", None),
-        ("", None),
+        ('Bearer realm = "https://a/t" , service = s', Challenge("bearer", {"realm": "https://a/t", "service": "s"})),
+        (r'Basic realm="a \"quoted\" \\ name, with a comma"', Challenge("basic", {"realm": 'a "quoted" \\ name, with a comma'})),
+        ('Basic realm="x", realm="y"', Challenge("basic", {"realm": "x"})),
+        ('Basic realm=""', Challenge("basic", {"realm": ""})),
+        ('Bearer realm="https://a/t?x=1&y=2",service="a=b, Basic realm=c"',
+         Challenge("bearer", {"realm": "https://a/t?x=1&y=2", "service": "a=b, Basic realm=c"})),
+        ('\tBasic  realm="x"  ', Challenge("basic", {"realm": "x"})),
     ],
-)
-def test_a_challenge_is_read(header: str, challenge: Challenge | None) -> None:
-    """Names in any case, values quoted or not; what we cannot answer is none."""
-    assert parse_challenge(header) == challenge
+)  # fmt: skip
+def test_a_challenge_is_read(header: str, challenge: Challenge) -> None:
+    """Names in any case, values quoted or not, with escapes and commas in them."""
+    assert parse_challenges([header]) == [challenge]
+
+
+_BEARER, _BASIC = Challenge("bearer", {"realm": "http://a/t", "service": "s"}), Challenge("basic", {"realm": "reg"})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ['Bearer realm="http://a/t",service="s", Basic realm="reg"'],
+        ['Basic realm="reg", Bearer realm="http://a/t", service="s"'],
+        ['Basic realm="reg"', 'Bearer realm="http://a/t",service="s"'],
+        ['Bearer realm="http://a/t",service="s"', 'Basic realm="reg"'],
+        ['Negotiate, Bearer realm="http://a/t",service="s",Basic realm="reg"'],
+        ['Negotiate YWJjZA==, Basic realm="reg" ,, , Bearer realm="http://a/t" ,service="s",'],
+        ['Digest realm="d", nonce="n", qop="auth,auth-int", Basic realm="reg", Bearer realm="http://a/t",service="s"'],
+        ['NTLM abc', ', ,Basic realm=reg,Bearer realm=http://a/t,service=s'],
+    ],
+)  # fmt: skip
+def test_challenges_are_a_list(headers: list[str]) -> None:
+    """In one line or in several (RFC 9110, 11.6.1); Bearer comes first, wherever it stands."""
+    assert parse_challenges(headers) == [_BEARER, _BASIC]
+
+
+@pytest.mark.parametrize("header", ["Digest realm=x", "", ",,", '"', "=", 'realm="x"', "Negotiate YWJj", "\xff", "Basicrealm=x"])
+def test_what_we_cannot_answer_is_no_challenge(header: str) -> None:
+    """Other schemes, and what is no challenge."""
+    assert parse_challenges([header]) == []
+
+
+@given(st.text(alphabet='aB1=," \\\t/~', max_size=60))
+def test_no_line_is_too_odd(header: str) -> None:
+    """Whatever a registry says, it is read to an end."""
+    parse_challenges([header, f"Basic {header}", f"Bearer realm={header}"])
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,7 @@ def _read(data: bytes) -> list[tuple[str, bytes, int]]:
     def skip(size: int) -> None:
         stream.seek(size, io.SEEK_CUR)
 
-    found = []
-    for entry in entries(stream.read, skip):
-        found.append((entry.name, entry.kind, entry.size))
-        skip(entry.size)
-    return found
+    return [(entry.name, entry.kind, entry.size) for entry in entries(stream.read, skip)]
 
 
 def _archive(format_: int, *members: tuple[str, bytes]) -> bytes:

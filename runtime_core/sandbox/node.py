@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime_core.errors import FailedPrecondition, NotFound
+from runtime_core.errors import FailedPrecondition, NotFound, Unavailable
 from runtime_core.images.store import Images
 from runtime_core.interfaces.network import Network, PodNetwork
 from runtime_core.interfaces.runtime import ContainerExit, PodSpec, Runtime
@@ -48,6 +49,16 @@ class Directories:
         return str(self.state / "netns" / sandbox_id)
 
 
+class _End:
+    """Of one container: what was told, and whether it stands in the record."""
+
+    __slots__ = ("recorded", "told")
+
+    def __init__(self) -> None:
+        self.recorded = threading.Event()
+        self.told: ContainerExit | None = None
+
+
 class Node:
     """One daemon's pods. `runtimes` and `network` are set once, before anything is served."""
 
@@ -71,7 +82,10 @@ class Node:
             },
         )
         self.locks = Locks()
-        self._ended: dict[str, threading.Event] = {}
+        self._ends: dict[str, _End] = {}
+        #: pods that have no record yet → whether they are lost already
+        self._opening: dict[str, bool] = {}
+        self._opening_lock = threading.Lock()
         self.on_change: Callable[[ContainerRecord], None] = lambda _record: None
 
     # -- looking up
@@ -99,14 +113,22 @@ class Node:
     # -- ends of containers
 
     def expect_end(self, container_id: str) -> None:
-        self._ended[container_id] = threading.Event()
+        """From here on an end that is told is kept, and can be waited for."""
+        self._ends[container_id] = _End()
 
     def wait_end(self, container_id: str, timeout: float | None) -> bool:
-        event = self._ended.get(container_id)
-        return event is None or event.wait(timeout)
+        end = self._ends.get(container_id)
+        return end is None or end.recorded.wait(timeout)
 
     def forget_end(self, container_id: str) -> None:
-        self._ended.pop(container_id, None)
+        self._ends.pop(container_id, None)
+
+    def container_created(self, record: ContainerRecord) -> None:
+        """Put its record. An end that was told before there was one is written into it now."""
+        self.containers.put(record.id, record)
+        end = self._ends[record.id]
+        if end.told is not None:
+            self.container_ended(end.told)
 
     def container_started(self, container_id: str, started_at: int) -> None:
         def change(record: ContainerRecord) -> ContainerRecord:
@@ -132,7 +154,14 @@ class Node:
         self.containers.update(container_id, change)
 
     def container_ended(self, end: ContainerExit) -> None:
-        """What a monitor reports; told twice, it is heard once."""
+        """What a monitor reports; told twice, it is heard once.
+
+        Of a container without a record it is kept for `container_created`, when that is to come: it looks after the
+        record is there, and so one of the two has both.
+        """
+        expected = self._ends.get(end.container_id)
+        if expected is not None:
+            expected.told = end
 
         def change(record: ContainerRecord) -> ContainerRecord:
             if record.state == State.EXITED:
@@ -150,13 +179,34 @@ class Node:
         try:
             self.on_change(self.containers.update(end.container_id, change))
         except NotFound:
-            return  # removed meanwhile
-        event = self._ended.get(end.container_id)
-        if event is not None:
-            event.set()
+            return  # not recorded yet, or removed meanwhile
+        if expected is not None:
+            expected.recorded.set()
+
+    # -- pods and the ends of their monitors
+
+    @contextmanager
+    def opening(self, sandbox_id: str) -> Iterator[None]:
+        """Within it a loss of the pod, which has no record yet, is kept for `pod_opened`."""
+        self._opening[sandbox_id] = False
+        try:
+            yield
+        finally:
+            self._opening.pop(sandbox_id, None)
+
+    def pod_opened(self, record: SandboxRecord) -> None:
+        """Put the record of a pod that is ready; Unavailable when its monitor has died before there was one."""
+        with self._opening_lock:
+            if self._opening.pop(record.spec.id):
+                raise Unavailable(f"the monitor of pod {record.spec.id} died while the pod was being opened")
+            self.sandboxes.put(record.spec.id, record)
 
     def pod_lost(self, sandbox_id: str) -> None:
         """A monitor has died: its pod is no longer ready. The kubelet will stop it and make another."""
+        with self._opening_lock:
+            if sandbox_id in self._opening:
+                self._opening[sandbox_id] = True
+                return
         try:
             self.sandboxes.update(sandbox_id, lambda record: replace(record, is_ready=False))
         except NotFound:

@@ -23,7 +23,7 @@ def open_sandbox(node: Node, spec: SandboxSpec) -> SandboxRecord:
     netns = node.directories.netns(spec.id) if spec.own_network else ""
     pod, network = pod_spec(spec, directory, netns), pod_network(spec, netns)
     runtime = node.runtime(spec.handler)
-    with ExitStack() as undo:
+    with node.opening(spec.id), ExitStack() as undo:
         missing = _missing_ancestors(node, spec.cgroup_parent)
         things = [("cgroup-parent", path) for path in dict.fromkeys((*missing[:1], *missing[-1:]))]
         things.append(("pod", pod_reference(pod, spec.handler)))
@@ -49,7 +49,7 @@ def open_sandbox(node: Node, spec: SandboxSpec) -> SandboxRecord:
             addresses=list(attached.addresses),
             network=dict(attached.result),
         )
-        node.sandboxes.put(spec.id, record)
+        node.pod_opened(record)
         undo.pop_all()
     failpoint.hit("open.recorded")
     return record

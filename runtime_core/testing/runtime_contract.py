@@ -151,10 +151,9 @@ class RuntimeContract:
     ) -> Iterator[Bench]:
         """And the promise that closing its pods leaves neither a mount nor a cgroup nor a process."""
         bench = Bench(make_runtime, launcher, cgroup_manager, tmp_path, image)
-        before = mounts.mounted()
         yield bench
         bench.close()
-        assert mounts.mounted() == before
+        assert mounts.mounted_below(str(tmp_path)) == []
         assert not bench.cgroups.exists(bench.cgroup)
         _until("the end of the pods' processes", lambda: _mentioning(str(tmp_path)) == [])
 
@@ -520,7 +519,7 @@ def _mentioning(directory: str) -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                if os.readlink(entry / "cwd").startswith(directory):
+                if f"{os.readlink(entry / 'cwd')}/".startswith(f"{directory}/"):
                     found.append((entry / "cmdline").read_text())
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue

@@ -426,12 +426,12 @@ def test_arguments_are_a_plugins_own_command_line(node: Node, monkeypatch: pytes
 
 def _services(node: Node) -> set[int]:
     """Processes that are no one's child in the group of processes that hold this socket's lock."""
-    inode = Path(f"{node.socket}.lock").stat().st_ino
+    lock = Path(f"{node.socket}.lock").stat()
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if any(descriptor.stat().st_ino == inode for descriptor in (entry / "fd").iterdir()):
+                if any(os.path.samestat(descriptor.stat(), lock) for descriptor in (entry / "fd").iterdir()):
                     found.add(int(entry.name))
             except OSError:
                 continue

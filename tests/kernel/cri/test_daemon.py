@@ -102,6 +102,18 @@ def test_limits_change_while_it_runs(client: Client, pod: str) -> None:
     assert (resources.memory_limit_in_bytes, resources.cpu_shares) == (32 << 20, 512)
 
 
+@pytest.mark.parametrize("limit", [128, 32])
+def test_a_memory_limit_alone_moves_both_ways(client: Client, pod: str, limit: int) -> None:
+    """Of a container that may not swap, and neither may it afterwards."""
+    resources = api.LinuxContainerResources(memory_limit_in_bytes=64 << 20, memory_swap_limit_in_bytes=64 << 20)
+    container = client.run(pod, "sleep 100", resources=resources)
+    change = api.LinuxContainerResources(memory_limit_in_bytes=limit << 20)
+    client.runtime.UpdateContainerResources(api.UpdateContainerResourcesRequest(container_id=container, linux=change))
+    assert int(client.exec(container, "cat", _MEMORY_LIMIT[detected()]).stdout) == limit << 20
+    told = client.status(container).resources.linux
+    assert (told.memory_limit_in_bytes, told.memory_swap_limit_in_bytes) == (limit << 20, limit << 20)
+
+
 def test_containers_of_a_shared_pid_namespace_see_each_other(client: Client) -> None:
     """And nothing of the host through its PID 1."""
     options = api.NamespaceOption(pid=api.POD)

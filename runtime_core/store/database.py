@@ -18,6 +18,8 @@ from typing import Any
 from runtime_core.errors import DataLoss, FailedPrecondition, ResourceExhausted
 from runtime_core.store.locks import lock_file
 
+#: Who reads has all in memory (records.py); more would be kept after the largest crowd of pods.
+_CACHE_KIB = 512
 #: One entry per schema version; a newer program runs those that a file has not seen.
 _MIGRATIONS: tuple[str, ...] = (
     """
@@ -41,6 +43,7 @@ class Database:
             self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=64)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             self._migrate()
         except sqlite3.DatabaseError as error:
             os.close(self._lock_descriptor)

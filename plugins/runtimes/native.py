@@ -78,13 +78,16 @@ class NativeRuntime:
             finally:
                 os.close(writer)
             answer = _read_ready(reader, pod.id)
+            self._directories[pod.id] = pod.directory
+            self._monitors.connect(pod.id, pod.directory)
+        except PodLost as error:
+            self.close_pod(pod)
+            raise Unavailable(f"pod {pod.id} was lost while it was being opened: {error}") from error
         except BaseException:
             self.close_pod(pod)
             raise
         finally:
             os.close(reader)
-        self._directories[pod.id] = pod.directory
-        self._monitors.connect(pod.id, pod.directory)
         return int(answer["ready"]), int(answer["init"])
 
     def close_pod(self, pod: PodSpec) -> None:

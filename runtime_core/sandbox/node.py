@@ -19,6 +19,7 @@ from runtime_core.interfaces.snapshotter import Snapshotter
 from runtime_core.sandbox.records import (
     ContainerRecord,
     SandboxRecord,
+    SandboxSpec,
     State,
     decode_container,
     decode_sandbox,
@@ -83,8 +84,9 @@ class Node:
         )
         self.locks = Locks()
         self._ends: dict[str, _End] = {}
-        #: pods that have no record yet → whether they are lost already
-        self._opening: dict[str, bool] = {}
+        #: pods that have no record yet: their cgroup parents, and which of them are lost already
+        self._opening: dict[str, str] = {}
+        self._lost: set[str] = set()
         self._opening_lock = threading.Lock()
         self.on_change: Callable[[ContainerRecord], None] = lambda _record: None
 
@@ -186,26 +188,42 @@ class Node:
     # -- pods and the ends of their monitors
 
     @contextmanager
-    def opening(self, sandbox_id: str) -> Iterator[None]:
-        """Within it a loss of the pod, which has no record yet, is kept for `pod_opened`."""
-        self._opening[sandbox_id] = False
+    def opening(self, spec: SandboxSpec) -> Iterator[list[str]]:
+        """Within it the pod, which has no record yet, counts as one that is in its cgroup parent, and a loss of it is
+        kept for `pod_opened`. Gives that parent and those above it that do not exist, the highest first."""
+        with self.locks.hold(CGROUP_PARENTS):
+            self._opening[spec.id] = spec.cgroup_parent
+            missing = self._missing_cgroups(spec.cgroup_parent)
         try:
-            yield
+            yield missing
+        except BaseException:
+            with self.locks.hold(CGROUP_PARENTS):
+                self._opening.pop(spec.id, None)
+            self.ledger.sweep(spec.id)  # what another pod left to it while it was given up
+            raise
         finally:
-            self._opening.pop(sandbox_id, None)
+            self._lost.discard(spec.id)
+
+    def _missing_cgroups(self, path: str) -> list[str]:
+        missing: list[str] = []
+        while path and not self.cgroups.exists(path):
+            missing.insert(0, path)
+            path = path.rpartition("/")[0]
+        return missing
 
     def pod_opened(self, record: SandboxRecord) -> None:
         """Put the record of a pod that is ready; Unavailable when its monitor has died before there was one."""
         with self._opening_lock:
-            if self._opening.pop(record.spec.id):
+            if record.spec.id in self._lost:
                 raise Unavailable(f"the monitor of pod {record.spec.id} died while the pod was being opened")
             self.sandboxes.put(record.spec.id, record)
+            del self._opening[record.spec.id]
 
     def pod_lost(self, sandbox_id: str) -> None:
         """A monitor has died: its pod is no longer ready. The kubelet will stop it and make another."""
         with self._opening_lock:
             if sandbox_id in self._opening:
-                self._opening[sandbox_id] = True
+                self._lost.add(sandbox_id)
                 return
         try:
             self.sandboxes.update(sandbox_id, lambda record: replace(record, is_ready=False))
@@ -226,9 +244,10 @@ class Node:
         """Remove it, or leave that to another pod that is in it."""
         below = f"{entry.reference}/"
         with self.locks.hold(CGROUP_PARENTS):
-            for record in self.sandboxes.all():
-                if record.spec.id != entry.owner and f"{record.spec.cgroup_parent}/".startswith(below):
-                    self.ledger.acquire(record.spec.id, ("cgroup-parent", entry.reference))
+            parents = {**self._opening, **{record.spec.id: record.spec.cgroup_parent for record in self.sandboxes.all()}}
+            for sandbox_id, parent in parents.items():
+                if sandbox_id != entry.owner and f"{parent}/".startswith(below):
+                    self.ledger.acquire(sandbox_id, ("cgroup-parent", entry.reference))
                     return
             if not self.cgroups.processes(entry.reference):
                 self.cgroups.destroy(entry.reference)

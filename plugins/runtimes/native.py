@@ -47,6 +47,7 @@ _MOST_OUTPUT = 16 * 1024 * 1024
 _KILLED = 137
 #: no exit code of a process
 _LOST = 256
+_TELL_AGAIN_SECONDS = 1.0
 #: cgroups of one pod that are emptied and removed at once: it is waiting for the kernel
 _AT_ONCE = 16
 
@@ -200,7 +201,7 @@ class NativeRuntime:
     def _event(self, pod_id: str, message: dict[str, Any]) -> None:
         kind = message.pop("event")
         if kind == "exit":
-            self._context.on_exit(ContainerExit(**message))
+            _tell(self._context.on_exit, ContainerExit(**message))
         elif kind == "exec_exit":
             run = self._execs.get(message["exec_id"])
             if run is not None:
@@ -211,7 +212,7 @@ class NativeRuntime:
                     run.ended(_LOST)
 
     def _lost(self, connection: Connection) -> None:
-        self._context.on_pod_lost(connection.pod_id)
+        _tell(self._context.on_pod_lost, connection.pod_id)
         self._tell_ends(connection.pod_id, self._directories.get(connection.pod_id, ""))
 
     def _tell_ends(self, pod_id: str, directory: str) -> None:
@@ -232,7 +233,7 @@ class NativeRuntime:
                 "finished_at": time.time_ns(),
                 "message": message,
             }
-            self._context.on_exit(ContainerExit(**end))
+            _tell(self._context.on_exit, ContainerExit(**end))
 
         records = exit_record.read_all(f"{directory}/containers")
         _at_once(tell, [(container_id, record["cgroup"]) for container_id, record in records.items()])
@@ -304,6 +305,16 @@ class _Exec:
             waker, self._waker = self._waker, -1
         for descriptor in (*self._readers, self._wake, waker):
             os.close(descriptor)
+
+
+def _tell(listener: Callable[[Any], None], news: Any) -> None:
+    """Again in a while, when it cannot be taken now: the disk of its records may be full."""
+    try:
+        listener(news)
+    except TrivetError:
+        again = threading.Timer(_TELL_AGAIN_SECONDS, _tell, (listener, news))
+        again.daemon = True
+        again.start()
 
 
 def _at_once(work: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:

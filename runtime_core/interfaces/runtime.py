@@ -134,7 +134,8 @@ class RuntimeContext:
     launcher: Any
     #: entry point of the cgroup manager, "module:attribute", loadable where stevedore is not
     cgroup_manager: str
-    #: called once for each exit, also for those found on disk by `recover_pod`
+    #: called once for each exit, also for those found on disk by `recover_pod`; like the next one
+    #: again a while later when it raises
     on_exit: Callable[[ContainerExit], None]
     #: called when a pod's monitor has died, before its containers are cleaned up and their exits told: (pod id)
     on_pod_lost: Callable[[str], None]

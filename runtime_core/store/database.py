@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runtime_core.errors import DataLoss, FailedPrecondition, ResourceExhausted
+from runtime_core.errors import DataLoss, FailedPrecondition, ResourceExhausted, TrivetError
 from runtime_core.store.locks import lock_file
 
 #: Who reads has all in memory (records.py); more would be kept after the largest crowd of pods.
@@ -60,8 +60,9 @@ class Database:
             except BaseException as error:
                 if self._connection.in_transaction:  # a full disk has ended it already
                     self._connection.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                    raise ResourceExhausted(f"{self._path}: {error}") from error
+                if isinstance(error, sqlite3.OperationalError):
+                    kind = ResourceExhausted if error.sqlite_errorcode == sqlite3.SQLITE_FULL else TrivetError
+                    raise kind(f"{self._path}: {error}") from error
                 raise
 
     def read(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -27,7 +27,15 @@ from typing import Any
 import pytest
 
 from runtime_core.cgroups.detect import detected
-from runtime_core.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, TrivetError
+from runtime_core.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    TrivetError,
+)
 from runtime_core.interfaces.runtime import ContainerExit, ContainerSpec, PodLost, PodSpec, RootMount, Runtime, RuntimeContext
 from runtime_core.kernel import entry_point, mounts
 from runtime_core.launcher.client import Launcher
@@ -416,6 +424,20 @@ class RuntimeContract:
             bench.runtime.delete(spec.id, container_id)
             assert not bench.cgroups.exists(f"{bench.cgroup}/{container_id}")
 
+    def test_who_cannot_listen_now_is_told_again(self, bench: Bench) -> None:
+        """The disk of its records may be full; what other pods tell is heard meanwhile."""
+        ends, lost = _Deaf(2), _Deaf(2)
+        second = bench.another(ends, lost)
+        spec = bench.spec()
+        monitor, _init = second.open_pod(spec)
+        for script in ("exit 3", _FOREVER):
+            container = bench.container(spec, script)
+            second.create(container)
+            second.start(spec.id, container.id)
+        _until("the first end", lambda: [end.exit_code for end in ends.heard] == [3])
+        os.kill(monitor, signal.SIGKILL)
+        _until("the pod's end", lambda: lost.heard == [spec.id] and ends.heard[-1].exit_code == 137)
+
     def test_nothing_can_be_done_in_a_lost_pod(self, bench: Bench) -> None:
         """PodLost, which no retry helps; deleting works, and so does a command that was running return."""
         spec = bench.spec()
@@ -473,6 +495,20 @@ class _Told:
 
     def put(self, _what: object) -> None:
         self._told.append(self._what)
+
+
+class _Deaf:
+    """A queue that refuses so many entries first."""
+
+    def __init__(self, refused: int) -> None:
+        self._refused = refused
+        self.heard: list[Any] = []
+
+    def put(self, what: Any) -> None:
+        if self._refused:
+            self._refused -= 1
+            raise ResourceExhausted("no space left")
+        self.heard.append(what)
 
 
 def _oci_spec(script: str, cgroup: str, data: str) -> dict[str, Any]:

@@ -95,9 +95,9 @@ class Storm:
         while time.monotonic() < deadline:
             lived += 1
             try:
-                caller.live(f"storm{number}-{lived}")
+                caller.live(f"storm{self.seed}-{number}-{lived}")
             except AssertionError as error:
-                self.problems.append(f"storm{number}-{lived}: {error}")
+                self.problems.append(f"storm{self.seed}-{number}-{lived}: {error}")
         caller.close()
 
     # -- strikes

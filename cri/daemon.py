@@ -37,6 +37,7 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; the pods stay."""
+        memory.share_arenas()
         path = listen.socket_path(self._settings.listen)
         for option, directory in (("--root", self._settings.root), ("--state", self._settings.state)):
             paths.make_private_directory(str(directory), option)

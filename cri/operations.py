@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from runtime_core.errors import DeadlineExceeded
+from runtime_core.serving.threads import Threads
 
 Result = TypeVar("Result")
 _THREADS = 64
@@ -21,7 +22,7 @@ class Operations:
     """Work under way, by key. A finished one is forgotten: its effect is in the records then."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="work")
+        self._pool = Threads(_THREADS, "work")
         self._lock = threading.Lock()
         self._underway: dict[str, Future[Any]] = {}
 

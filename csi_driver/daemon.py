@@ -36,6 +36,7 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; what is mounted stays."""
+        memory.share_arenas()
         ended = stop_signals()
         path = listen.socket_path(self._settings.endpoint, "--endpoint")
         paths.make_private_directory(str(self._settings.root), "--root")

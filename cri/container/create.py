@@ -79,7 +79,7 @@ def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecor
             )
         )
         failpoint.hit("create.created")
-        node.containers.put(container_id, record)
+        node.container_created(record)
         undo.pop_all()
     failpoint.hit("create.recorded")
     return container_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
 from runtime_core.errors import FailedPrecondition, TrivetError
+from runtime_core.interfaces.runtime import PodLost
 from runtime_core.kernel import failpoint
 from runtime_core.sandbox.node import Node
 from runtime_core.sandbox.records import State
@@ -23,6 +24,8 @@ def _start(node: Node, container_id: str) -> None:
         raise FailedPrecondition(f"container {container_id} is {record.state.name.lower()}, only a created one can be started")
     try:
         started_at = node.runtime_of(record.sandbox_id).start(record.sandbox_id, container_id)
+    except PodLost:
+        raise  # whether it ran and how it ended is being told
     except TrivetError as error:
         node.container_failed(container_id, str(error))
         raise

@@ -47,10 +47,13 @@ def oci_resources(resources: api.LinuxContainerResources, field: str, *, is_v2: 
 
 
 def merged(present: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """`present` with what `change` sets."""
+    """`present` with what `change` sets. A memory limit alone leaves the room for swap, which OCI counts with it."""
     found = dict(present)
     for key, value in change.items():
         found[key] = {**present.get(key, {}), **value} if isinstance(value, dict) else value
+    memory, changed = present.get("memory") or {}, change.get("memory") or {}
+    if "limit" in changed and "swap" not in changed and memory.get("swap", -1) >= 0:
+        found["memory"]["swap"] = changed["limit"] + memory["swap"] - memory.get("limit", memory["swap"])
     return found
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _OPTIONAL = ("hugetlb", "blkio")
 _KILL_ROUNDS = 100
 _NO_LIMIT = 1 << 60
+#: memory alone, and memory and swap together, which the kernel never lets be less
+_LIMIT, _WITH_SWAP = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
 
 
 class CgroupV1:
@@ -55,16 +57,16 @@ class CgroupV1:
         return made
 
     def update(self, path: str, resources: dict[str, Any]) -> None:
-        writes = [w for w in v1_translate.writes(resources) if w[0] != "devices"]
+        writes = self._with_swap(path, [w for w in v1_translate.writes(resources) if w[0] != "devices"])
         before = [(controller, file, self._read(controller, path, file)) for controller, file, _ in writes]
         try:
             self._write(path, self._ordered(path, writes))
         except (OSError, InvalidArgument) as error:
-            for entry in reversed(before):
+            for entry in self._ordered(path, before[::-1]):
                 try:
                     self._write(path, [entry])
                 except (OSError, InvalidArgument):
-                    continue  # the other order of memory and memsw puts it right
+                    continue  # what was never there to be read
             if isinstance(error, OSError):
                 raise from_oserror(error, f"updating cgroup {path}") from error
             raise
@@ -132,7 +134,7 @@ class CgroupV1:
         memory = int(self._read("memory", path, "memory.usage_in_bytes") or 0)
         detail = dict(line.split(" ", 1) for line in self._read("memory", path, "memory.stat").splitlines())
         inactive = int(detail.get("total_inactive_file", 0))
-        limit = int(self._read("memory", path, "memory.limit_in_bytes") or 0)
+        limit = int(self._read("memory", path, _LIMIT) or 0)
         working = max(0, memory - inactive)
         found |= {
             "memory_usage": memory,
@@ -141,9 +143,11 @@ class CgroupV1:
             "memory_available": max(0, limit - working) if limit < _NO_LIMIT else 0,
             "memory_page_faults": int(detail.get("total_pgfault", 0)),
             "memory_major_page_faults": int(detail.get("total_pgmajfault", 0)),
-            "swap_usage": int(detail.get("total_swap", 0)),
-            "swap_available": 0,
         }
+        with_swap = self._read("memory", path, _WITH_SWAP)
+        if with_swap:
+            swap, limited = int(detail.get("total_swap", 0)), int(with_swap) < _NO_LIMIT
+            found |= {"swap_usage": swap, "swap_available": max(0, int(with_swap) - limit - swap) if limited else 0}
         pids = self._read("pids", path, "pids.current")
         if pids:
             limit_text = self._read("pids", path, "pids.max").strip()
@@ -169,15 +173,23 @@ class CgroupV1:
             os.close(control)
         return int(event)
 
-    def _ordered(self, path: str, writes: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-        """memsw may never be below the limit: raise it first, lower it last."""
-        new = {file: int(value) for _c, file, value in writes if file.startswith("memory.") and "limit_in_bytes" in file}
-        wanted = new.get("memory.memsw.limit_in_bytes")
-        if wanted is None:
+    def _with_swap(self, path: str, writes: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+        """A limit without a word about swap leaves the room for swap as it is, as v2 does: the sum moves along."""
+        wanted = {file: int(value) for _c, file, value in writes if file in (_LIMIT, _WITH_SWAP)}
+        total = int(self._read("memory", path, _WITH_SWAP) or _NO_LIMIT)
+        if _LIMIT not in wanted or _WITH_SWAP in wanted or total >= _NO_LIMIT:
             return writes
-        current = int(self._read("memory", path, "memory.memsw.limit_in_bytes") or 0)
-        swap_first = wanted == -1 or wanted > current
-        return sorted(writes, key=lambda w: (w[1] == "memory.memsw.limit_in_bytes") != swap_first)
+        limit, room = wanted[_LIMIT], total - int(self._read("memory", path, _LIMIT))
+        return [*writes, ("memory", _WITH_SWAP, str(limit + room if limit >= 0 else -1))]
+
+    def _ordered(self, path: str, writes: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+        """The sum of memory and swap may never be below the memory: raise it first, lower it last."""
+        wanted = next((value for _c, file, value in writes if file == _WITH_SWAP), "")
+        if not wanted:
+            return writes
+        current = int(self._read("memory", path, _WITH_SWAP) or 0)
+        swap_first = int(wanted) < 0 or int(wanted) > current
+        return sorted(writes, key=lambda write: (write[1] == _WITH_SWAP) != swap_first)
 
     def _write(self, path: str, writes: list[tuple[str, str, str]]) -> None:
         for controller, file, value in writes:

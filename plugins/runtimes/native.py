@@ -11,6 +11,8 @@ import select
 import shutil
 import threading
 import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from runtime_core.errors import (
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
+    TrivetError,
     Unavailable,
     from_oserror,
 )
@@ -27,6 +30,7 @@ from runtime_core.interfaces.runtime import (
     ContainerProcess,
     ContainerSpec,
     ExecResult,
+    PodLost,
     PodSpec,
     RuntimeContext,
 )
@@ -41,6 +45,11 @@ _READY_SECONDS = 30.0
 _STATE_SECONDS = 10.0  # one monitor that hangs must not keep the daemon from serving the others
 _MOST_OUTPUT = 16 * 1024 * 1024
 _KILLED = 137
+#: no exit code of a process
+_LOST = 256
+_TELL_AGAIN_SECONDS = 1.0
+#: cgroups of one pod that are emptied and removed at once: it is waiting for the kernel
+_AT_ONCE = 16
 
 
 class NativeRuntime:
@@ -70,23 +79,25 @@ class NativeRuntime:
             finally:
                 os.close(writer)
             answer = _read_ready(reader, pod.id)
+            self._directories[pod.id] = pod.directory
+            self._monitors.connect(pod.id, pod.directory)
+        except PodLost as error:
+            self.close_pod(pod)
+            raise Unavailable(f"pod {pod.id} was lost while it was being opened: {error}") from error
         except BaseException:
             self.close_pod(pod)
             raise
         finally:
             os.close(reader)
-        self._directories[pod.id] = pod.directory
-        self._monitors.connect(pod.id, pod.directory)
         return int(answer["ready"]), int(answer["init"])
 
     def close_pod(self, pod: PodSpec) -> None:
-        with contextlib.suppress(Unavailable, DeadlineExceeded):
+        with contextlib.suppress(PodLost, Unavailable, DeadlineExceeded):
             connection = self._connection(pod)
             connection.is_closing = True
             connection.call("shutdown", {})
             self._monitors.forget(pod.id)
-        for record in exit_record.read_all(f"{pod.directory}/containers").values():
-            self._cgroups.destroy(record["cgroup"])
+        self._destroy_all(record["cgroup"] for record in exit_record.read_all(f"{pod.directory}/containers").values())
         if pod.cgroup_path:
             self._cgroups.destroy(pod.cgroup_path)
         if pod.netns_path:
@@ -99,9 +110,9 @@ class NativeRuntime:
         self._directories[pod.id] = pod.directory
         try:
             connection = self._monitors.connect(pod.id, pod.directory)
-        except OSError:
+        except PodLost as error:
             self._tell_ends(pod.id, pod.directory)
-            raise NotFound(f"the monitor of pod {pod.id} has died") from None
+            raise NotFound(str(error)) from error
         state = connection.call("state", {}, timeout=_STATE_SECONDS)
         return [_process(entry) for entry in state["containers"]]
 
@@ -131,7 +142,7 @@ class NativeRuntime:
     def delete(self, pod_id: str, container_id: str) -> None:
         try:
             self._call(pod_id, "delete", container_id)
-        except Unavailable:
+        except PodLost:
             directory = self._directories.get(pod_id, "")
             records = exit_record.read_all(f"{directory}/containers")
             if container_id in records:
@@ -140,7 +151,7 @@ class NativeRuntime:
                 exit_record.remove(f"{directory}/exits", container_id)
 
     def exec_sync(self, pod_id: str, container_id: str, process: dict[str, Any], timeout: float | None) -> ExecResult:
-        run = _Exec(f"{os.getpid()}-{next(self._exec_numbers)}")
+        run = _Exec(pod_id, f"{os.getpid()}-{next(self._exec_numbers)}")
         self._execs[run.id] = run
         try:
             run.pid = int(self._call(pod_id, "exec", container_id, run.writers, process=process, exec_id=run.id)["pid"])
@@ -184,48 +195,58 @@ class NativeRuntime:
     def _connection(self, pod: PodSpec) -> Connection:
         try:
             return self._monitors.get(pod.id)
-        except Unavailable:
-            try:
-                return self._monitors.connect(pod.id, pod.directory)
-            except OSError as error:
-                raise Unavailable(f"the monitor of pod {pod.id} is gone") from error
+        except PodLost:
+            return self._monitors.connect(pod.id, pod.directory)
 
     def _event(self, pod_id: str, message: dict[str, Any]) -> None:
         kind = message.pop("event")
         if kind == "exit":
-            self._context.on_exit(ContainerExit(**message))
+            _tell(self._context.on_exit, ContainerExit(**message))
         elif kind == "exec_exit":
             run = self._execs.get(message["exec_id"])
             if run is not None:
                 run.ended(message["exit_code"])
+        elif kind == "lost":
+            for run in list(self._execs.values()):
+                if run.pod_id == pod_id:
+                    run.ended(_LOST)
 
     def _lost(self, connection: Connection) -> None:
+        _tell(self._context.on_pod_lost, connection.pod_id)
         self._tell_ends(connection.pod_id, self._directories.get(connection.pod_id, ""))
-        self._context.on_pod_lost(connection.pod_id)
 
     def _tell_ends(self, pod_id: str, directory: str) -> None:
-        """Kill what a dead monitor left, then tell how all its containers ended."""
+        """Kill what a dead monitor left, and tell how each of its containers ended as soon as it has."""
         ends = exit_record.read_all(f"{directory}/exits")
-        found = []
-        for container_id, record in exit_record.read_all(f"{directory}/containers").items():
-            self._cgroups.destroy(record["cgroup"])
+        killed = "the pod's monitor died, and the container was killed with it"
+
+        def tell(container_id: str, cgroup: str) -> None:
+            message = killed
+            try:
+                self._cgroups.destroy(cgroup)
+            except TrivetError as error:  # whoever removes the container tries again
+                message = f"{killed}; {error}"
             end = ends.get(container_id) or {
                 "pod_id": pod_id,
                 "container_id": container_id,
                 "exit_code": _KILLED,
                 "finished_at": time.time_ns(),
-                "message": "the pod's monitor died, and the container was killed with it",
+                "message": message,
             }
-            found.append(ContainerExit(**end))
-        for exit_ in found:
-            self._context.on_exit(exit_)
+            _tell(self._context.on_exit, ContainerExit(**end))
+
+        records = exit_record.read_all(f"{directory}/containers")
+        _at_once(tell, [(container_id, record["cgroup"]) for container_id, record in records.items()])
+
+    def _destroy_all(self, cgroups: Iterable[str]) -> None:
+        _at_once(self._cgroups.destroy, [(path,) for path in cgroups])
 
 
 class _Exec:
     """One ExecSync: its pipes, read by the thread that serves the call."""
 
-    def __init__(self, number: str) -> None:
-        self.id, self.pid, self._exit_code = number, 0, -1
+    def __init__(self, pod_id: str, number: str) -> None:
+        self.pod_id, self.id, self.pid, self._exit_code = pod_id, number, 0, -1
         pipes = [os.pipe2(os.O_CLOEXEC) for _stream in range(2)]
         self._readers = [reader for reader, _writer in pipes]
         self.writers: tuple[int, ...] = tuple(writer for _reader, writer in pipes)
@@ -234,6 +255,7 @@ class _Exec:
         self._lock = threading.Lock()
 
     def ended(self, exit_code: int) -> None:
+        """`exit_code`, or _LOST: nobody will ever tell it."""
         with self._lock:
             self._exit_code = exit_code
             if self._waker >= 0:
@@ -267,6 +289,8 @@ class _Exec:
                 poller.unregister(self._wake)
 
     def result(self) -> ExecResult:
+        if self._exit_code == _LOST:
+            raise PodLost(f"the monitor of pod {self.pod_id} has died, and the command with it")
         stdout, stderr = (bytes(self._output[reader]) for reader in self._readers)
         return ExecResult(exit_code=self._exit_code, stdout=stdout, stderr=stderr)
 
@@ -281,6 +305,28 @@ class _Exec:
             waker, self._waker = self._waker, -1
         for descriptor in (*self._readers, self._wake, waker):
             os.close(descriptor)
+
+
+def _tell(listener: Callable[[Any], None], news: Any) -> None:
+    """Again in a while, when it cannot be taken now: the disk of its records may be full."""
+    try:
+        listener(news)
+    except TrivetError:
+        again = threading.Timer(_TELL_AGAIN_SECONDS, _tell, (listener, news))
+        again.daemon = True
+        again.start()
+
+
+def _at_once(work: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> None:
+    """All of them, some at a time; then the first error is raised."""
+    if len(calls) <= 1:
+        for arguments in calls:
+            work(*arguments)
+        return
+    with ThreadPoolExecutor(min(_AT_ONCE, len(calls)), thread_name_prefix="cleanup") as pool:
+        futures = [pool.submit(work, *arguments) for arguments in calls]
+    for future in futures:
+        future.result()
 
 
 def _read_ready(reader: int, pod_id: str) -> dict[str, Any]:

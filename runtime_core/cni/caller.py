@@ -77,7 +77,10 @@ class Caller:
             self._call(network, plugin, "CHECK", attachment, attachment.result)
 
     def status(self, network: NetworkList) -> None:
-        """Ask every plugin whether ADD would succeed; the first error is raised."""
+        """Ask every plugin whether ADD would succeed; the first error is raised. Those of ours are loaded then: who
+        asks before the first pod has no call that waits for an import."""
+        for kind in [kind for plugin in network.plugins for kind in (plugin["type"], plugin.get("ipam", {}).get("type"))]:
+            self._plugins.load(kind)
         if network.version < _STATUS_SINCE:
             return
         for plugin in network.plugins:

@@ -9,15 +9,17 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from runtime_core.cni import result as cni_result
 from runtime_core.cni.request import Request, previous_result
 from runtime_core.errors import DeadlineExceeded, InvalidArgument, NotFound, TrivetError, Unavailable, from_oserror
+from runtime_core.kernel import entry_point
 
+Answer = TypeVar("Answer")
 #: The second line of an executable that `trivet-cni install` wrote.
 STUB_MARK = b"# trivet-cni stub"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -81,6 +83,14 @@ class Plugins:
             return self._in_process(kind, verb, request)
         return self._execute(executable, kind, verb, request, environment)
 
+    def load(self, kind: str) -> None:
+        """Import now what a later call of it runs in this process, nothing where it is an executable; PluginFailed
+        when that cannot be imported."""
+        if kind in self._modules and self._executable(kind) is None:
+            _guarded(kind, lambda: self._module(kind))
+            if self._packet_filter:
+                _guarded(kind, lambda: entry_point.load(self._packet_filter))
+
     def _executable(self, kind: str) -> Path | None:
         for directory in self._directories:
             path = Path(directory, kind)
@@ -102,16 +112,15 @@ class Plugins:
             delegate=self.delegate,
             packet_filter=self._packet_filter,
         )
-        try:
-            module: ModuleType = importlib.import_module(self._modules[kind])
-            found: dict[str, Any] | None = getattr(module, _FUNCTIONS[verb])(mine)
+
+        def run() -> dict[str, Any]:
+            found: dict[str, Any] | None = getattr(self._module(kind), _FUNCTIONS[verb])(mine)
             return cni_result.export(found, request.config["cniVersion"]) if found else {}
-        except TrivetError:
-            raise
-        except OSError as error:
-            raise from_oserror(error, f"CNI plugin {kind} {verb}") from error
-        except Exception as error:  # the edge of what could be a process: a crash is the plugin's failure
-            raise PluginFailed(f"{kind} {verb}", 999, f"{type(error).__name__}: {error}"[:_MOST_MESSAGE]) from error
+
+        return _guarded(f"{kind} {verb}", run)
+
+    def _module(self, kind: str) -> ModuleType:
+        return importlib.import_module(self._modules[kind])
 
     def _execute(self, path: Path, kind: str, verb: str, request: Request, environment: Mapping[str, str]) -> dict[str, Any]:
         environment = {
@@ -140,6 +149,18 @@ class Plugins:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
         return _read_answer(kind, verb, process.returncode, output, complaint)
+
+
+def _guarded(what: str, run: Callable[[], Answer]) -> Answer:
+    """What `run` returns, a plugin of ours; its errors as those of a process would be told."""
+    try:
+        return run()
+    except TrivetError:
+        raise
+    except OSError as error:
+        raise from_oserror(error, f"CNI plugin {what}") from error
+    except Exception as error:  # the edge of what could be a process: a crash is the plugin's failure
+        raise PluginFailed(what, 999, f"{type(error).__name__}: {error}"[:_MOST_MESSAGE]) from error
 
 
 class _Conversation:

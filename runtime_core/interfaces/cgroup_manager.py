@@ -24,7 +24,8 @@ if TYPE_CHECKING:
             ...
 
         def update(self, path: str, resources: dict[str, Any]) -> None:
-            """Change limits of an existing cgroup; on error the earlier limits stand again."""
+            """Change limits of an existing cgroup; on error the earlier limits stand again. A memory limit without
+            `swap` leaves the room for swap as it is; without a memory limit there is none for swap either."""
             ...
 
         def exists(self, path: str) -> bool: ...

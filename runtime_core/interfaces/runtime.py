@@ -12,6 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from runtime_core.errors import FailedPrecondition
+
+
+class PodLost(FailedPrecondition):
+    """The pod's monitor has died. Nothing can be done in the pod any more; how its containers ended is being told."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdMapping:
@@ -128,9 +134,10 @@ class RuntimeContext:
     launcher: Any
     #: entry point of the cgroup manager, "module:attribute", loadable where stevedore is not
     cgroup_manager: str
-    #: called once for each exit, also for those found on disk by `recover_pod`
+    #: called once for each exit, also for those found on disk by `recover_pod`; like the next one
+    #: again a while later when it raises
     on_exit: Callable[[ContainerExit], None]
-    #: called when a pod's monitor has died: (pod id)
+    #: called when a pod's monitor has died, before its containers are cleaned up and their exits told: (pod id)
     on_pod_lost: Callable[[str], None]
     #: of the driver's own; it survives a reboot, and whoever wants it makes it
     directory: str
@@ -140,7 +147,8 @@ class RuntimeContext:
 
 @runtime_checkable
 class Runtime(Protocol):
-    """The contract: runtime_core/testing/runtime_contract.py."""
+    """The contract: runtime_core/testing/runtime_contract.py. What is asked of a container in a pod whose monitor has
+    died raises PodLost, also when it dies meanwhile; `delete` works all the same."""
 
     def open_pod(self, pod: PodSpec) -> tuple[int, int]:
         """Start the pod's monitor and make its namespaces; PIDs of the monitor and of the pod's own PID 1

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
 def load(entry: str) -> Any:
-    """What "module:attribute" stands for; the module is imported when it is not there yet."""
+    """What "module:attribute" stands for; the module is imported when it is not there yet. From any thread.
+
+    It is the statement `from module import attribute`, which waits for a module that another thread is just
+    importing, where a look into sys.modules finds half of it. Where the module is whole, as in a monitor, it runs
+    no line of Python: the import machinery's would write on pages that are shared until then.
+    """
     module, _, attribute = entry.partition(":")
-    # In a monitor it is there, and the import machinery would write on pages that are shared until then.
-    return getattr(sys.modules.get(module) or importlib.import_module(module), attribute)
+    return getattr(__import__(module, fromlist=(attribute,)), attribute)

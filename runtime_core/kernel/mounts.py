@@ -123,10 +123,14 @@ def mounted() -> list[str]:
         return points(file.read())
 
 
+def mounted_below(prefix: str) -> list[str]:
+    """Those of `mounted` at or below the directory `prefix`."""
+    return [point for point in mounted() if point == prefix or point.startswith(prefix.rstrip("/") + "/")]
+
+
 def unmount_below(prefix: str) -> None:
     """Detach every mount at or below `prefix`, deepest first. Idempotent."""
-    below = [point for point in mounted() if point == prefix or point.startswith(prefix.rstrip("/") + "/")]
-    for point in reversed(below):
+    for point in reversed(mounted_below(prefix)):
         try:
             syscalls.umount2(point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
         except OSError as error:

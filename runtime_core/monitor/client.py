@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runtime_core.errors import BY_NAME, DeadlineExceeded, Unavailable
+from runtime_core.errors import BY_NAME, DeadlineExceeded, TrivetError, Unavailable
+from runtime_core.interfaces.runtime import PodLost
 from runtime_core.launcher import messages
 
 _ANSWER_SECONDS = 120.0
@@ -22,7 +23,7 @@ class _Reply:
     def __init__(self) -> None:
         self.arrived = threading.Event()
         self.result: dict[str, Any] = {}
-        self.error: dict[str, str] | None = None
+        self.error: TrivetError | None = None
 
 
 class Connection:
@@ -48,19 +49,22 @@ class Connection:
         reply = _Reply()
         with self._lock:
             if self.is_lost:
-                raise Unavailable(f"the monitor of pod {self.pod_id} has died")
+                raise self._died()
             self._next += 1
             number = self._next
             self._replies[number] = reply
             try:
                 messages.send(self.sock, {"id": number, "op": operation, **request}, descriptors)
+            except (BrokenPipeError, ConnectionResetError):
+                del self._replies[number]
+                raise self._died() from None
             except OSError as error:
                 del self._replies[number]
                 raise Unavailable(f"the monitor of pod {self.pod_id} does not listen: {error}") from error
         if not reply.arrived.wait(timeout):
             raise DeadlineExceeded(f"the monitor of pod {self.pod_id} has not answered {operation} in {timeout} s")
         if reply.error is not None:
-            raise BY_NAME[reply.error["kind"]](reply.error["message"])
+            raise reply.error
         return reply.result
 
     def readable(self) -> bool:
@@ -75,7 +79,9 @@ class Connection:
             return True
         reply = self._replies.pop(message["id"], None)
         if reply is not None:
-            reply.result, reply.error = message.get("result", {}), message.get("error")
+            reply.result = message.get("result", {})
+            if "error" in message:
+                reply.error = BY_NAME.get(message["error"]["kind"], TrivetError)(message["error"]["message"])
             reply.arrived.set()
         return True
 
@@ -84,8 +90,12 @@ class Connection:
             self.is_lost = True
             waiting, self._replies = self._replies, {}
         for reply in waiting.values():
-            reply.error = {"kind": "Unavailable", "message": f"the monitor of pod {self.pod_id} has died"}
+            reply.error = self._died()
             reply.arrived.set()
+        self._on_event(self.pod_id, {"event": "lost"})
+
+    def _died(self) -> PodLost:
+        return PodLost(f"the monitor of pod {self.pod_id} has died")
 
 
 class Monitors:
@@ -99,12 +109,18 @@ class Monitors:
         threading.Thread(target=self._listen, name="monitors", daemon=True).start()
 
     def connect(self, pod_id: str, directory: str) -> Connection:
-        """Connect to <directory>/monitor.sock; OSError when nobody listens there."""
+        """Connect to <directory>/monitor.sock; PodLost when nobody listens there."""
         # A socket's name holds 107 bytes; through a descriptor the directory may be of any length.
-        folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise PodLost(f"pod {pod_id} has no monitor: {directory} is not there") from None
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             sock.connect(f"/proc/self/fd/{folder}/monitor.sock")
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            sock.close()
+            raise PodLost(f"the monitor of pod {pod_id} has died: {error.strerror}") from error
         except OSError:
             sock.close()
             raise
@@ -118,7 +134,7 @@ class Monitors:
     def get(self, pod_id: str) -> Connection:
         connection = self._by_pod.get(pod_id)
         if connection is None:
-            raise Unavailable(f"pod {pod_id} has no monitor")
+            raise PodLost(f"pod {pod_id} has no monitor")
         return connection
 
     def forget(self, pod_id: str) -> None:

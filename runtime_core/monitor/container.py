@@ -131,18 +131,22 @@ class Container:
         except OSError:  # EIO: the last slave of a terminal was closed
             data = b""
         writer = self.output[descriptor]
-        self._log(writer.feed(data, time.time_ns()) if data else writer.finish(time.time_ns()))
+        self._log(writer, writer.feed(data, time.time_ns()) if data else writer.finish(time.time_ns()))
         return bool(data)
 
-    def _log(self, lines: bytes) -> None:
+    def _log(self, writer: LineWriter, lines: bytes) -> None:
+        """Append `lines`. A full disk must not stop the program: what it does not take is lost, by whole lines."""
         if not lines or self.log < 0:
             return
+        written = 0
         try:
-            written = os.write(self.log, lines)
             while written < len(lines):
                 written += os.write(self.log, lines[written:])
         except OSError:
-            self.dropped += len(lines)  # a full disk must not stop the program
+            half = writer.lost(lines, written)
+            if half:
+                _cut(self.log, half)
+            self.dropped += len(lines) - written + half
 
     def reopen_log(self) -> None:
         if self.status != "running":
@@ -165,7 +169,10 @@ class Container:
         }
         self.status = "stopped"
         failpoint.hit("monitor.exit.before-record")
-        exit_record.write(self.directory + "/exits", self.id, self.exit)
+        try:
+            exit_record.write(self.directory + "/exits", self.id, self.exit)
+        except OSError:
+            pass  # a full disk: it is told all the same, and whoever asks for the state hears it from here
         failpoint.hit("monitor.exit.recorded")
         return self.exit
 
@@ -210,6 +217,14 @@ def open_log(path: str) -> int:
         return os.open(path, _LOG_FLAGS, 0o640)
     except OSError as error:
         raise from_oserror(error, "log_path") from error
+
+
+def _cut(descriptor: int, count: int) -> None:
+    """The last `count` bytes, off a file; a pipe cannot be cut."""
+    try:
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - count)
+    except OSError:
+        return
 
 
 def _signal_pid(pid: int, number: int) -> None:

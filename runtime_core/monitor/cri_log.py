@@ -12,16 +12,21 @@ from __future__ import annotations
 import time
 
 LONGEST = 16 * 1024
+_STAMP = len("2016-10-06T00:17:09.794669702Z")
 
 
 class LineWriter:
-    """One stream's state: what of a line has come without its end."""
+    """One stream's state: what of a line has come without its end, and whether what was written of it has one."""
 
-    __slots__ = ("_full", "_partial", "_rest")
+    __slots__ = ("_full", "_is_open", "_is_torn", "_partial", "_rest", "_was_open")
 
     def __init__(self, stream: str) -> None:
         self._full, self._partial = f" {stream} F ".encode(), f" {stream} P ".encode()
         self._rest = b""
+        #: the last piece given out was a partial one, and so was the one before the last call
+        self._is_open = self._was_open = False
+        #: a partial piece is the last one in the file, and what followed it is lost
+        self._is_torn = False
 
     def feed(self, data: bytes, nanoseconds: int) -> bytes:
         """The complete lines, and the pieces of an overlong one, that `data` brings; b"" when none."""
@@ -31,19 +36,42 @@ class LineWriter:
         end = data.rfind(b"\n")
         complete, rest = data[:end] if end >= 0 else None, data[end + 1 :]
         stamp = timestamp(nanoseconds)
-        out = b""
+        out, is_open = b"", False
         if complete is not None:
             out = self._lines(complete, stamp)
         while len(rest) >= LONGEST:
             out += stamp + self._partial + rest[:LONGEST] + b"\n"
             rest = rest[LONGEST:]
+            is_open = True
         self._rest = rest
-        return out
+        return self._given(out, stamp, is_open=is_open)
 
     def finish(self, nanoseconds: int) -> bytes:
         """The last line, when it had no end."""
         rest, self._rest = self._rest, b""
-        return timestamp(nanoseconds) + self._full + rest + b"\n" if rest else b""
+        stamp = timestamp(nanoseconds)
+        return self._given(stamp + self._full + rest + b"\n" if rest else b"", stamp, is_open=False)
+
+    def lost(self, lines: bytes, written: int) -> int:
+        """Of `lines`, the last that were given out, only the first `written` bytes are in the file, and nothing of the
+        rest will be: how many of them to cut off again, so that it ends with a line. The next call of `feed` ends a
+        line whose pieces are there and whose end is not."""
+        whole = lines.rfind(b"\n", 0, written) + 1
+        if whole:
+            last = lines.rfind(b"\n", 0, whole - 1) + 1
+            self._is_torn = lines.startswith(self._partial, last + _STAMP)
+        else:
+            self._is_torn = self._was_open
+        self._is_open = False
+        return written - whole
+
+    def _given(self, out: bytes, stamp: bytes, *, is_open: bool) -> bytes:
+        if not out:
+            return out
+        if self._is_torn:
+            out = stamp + self._full + b"\n" + out
+        self._was_open, self._is_open, self._is_torn = self._is_open or self._is_torn, is_open, False
+        return out
 
     def _lines(self, complete: bytes, stamp: bytes) -> bytes:
         prefix = stamp + self._full

@@ -21,8 +21,13 @@ def write(directory: str, name: str, record: dict[str, Any]) -> None:
     temporary = f"{directory}/.{name}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, json.dumps(record).encode())
+        content = json.dumps(record).encode()
+        while content:
+            content = content[os.write(descriptor, content) :]
         os.fsync(descriptor)
+    except OSError:
+        os.unlink(temporary)
+        raise
     finally:
         os.close(descriptor)
     os.rename(temporary, f"{directory}/{name}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 
-from runtime_core.errors import DeadlineExceeded, NotFound, TrivetError, Unavailable
+from runtime_core.errors import DeadlineExceeded, NotFound, TrivetError
+from runtime_core.interfaces.runtime import PodLost
 from runtime_core.kernel import failpoint
 from runtime_core.sandbox.node import CGROUP_PARENTS, Node
 from runtime_core.sandbox.records import ContainerRecord, SandboxRecord, State
@@ -26,9 +27,8 @@ def stop_container(node: Node, record: ContainerRecord, grace: float) -> None:
                 return
         runtime.kill(record.sandbox_id, record.id, signal.SIGKILL, everything=True)
         runtime.kill(record.sandbox_id, record.id, signal.SIGKILL)
-    except (NotFound, Unavailable):
-        node.wait_end(record.id, _KILL_SECONDS)  # its monitor is dying: the ends are being reported
-        return
+    except (NotFound, PodLost):
+        pass  # its monitor has died: the ends are being told
     if not node.wait_end(record.id, _KILL_SECONDS):
         raise DeadlineExceeded(f"container {record.id} does not end after SIGKILL")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime_core.errors import FailedPrecondition, NotFound
+from runtime_core.errors import FailedPrecondition, NotFound, Unavailable
 from runtime_core.images.store import Images
 from runtime_core.interfaces.network import Network, PodNetwork
 from runtime_core.interfaces.runtime import ContainerExit, PodSpec, Runtime
@@ -19,6 +20,7 @@ from runtime_core.sandbox import image_volumes
 from runtime_core.sandbox.records import (
     ContainerRecord,
     SandboxRecord,
+    SandboxSpec,
     State,
     decode_container,
     decode_sandbox,
@@ -52,6 +54,16 @@ class Directories:
         return str(self.root / "image-volumes" / container_id)
 
 
+class _End:
+    """Of one container: what was told, and whether it stands in the record."""
+
+    __slots__ = ("recorded", "told")
+
+    def __init__(self) -> None:
+        self.recorded = threading.Event()
+        self.told: ContainerExit | None = None
+
+
 class Node:
     """One daemon's pods. `runtimes` and `network` are set once, before anything is served."""
 
@@ -76,7 +88,11 @@ class Node:
             },
         )
         self.locks = Locks()
-        self._ended: dict[str, threading.Event] = {}
+        self._ends: dict[str, _End] = {}
+        #: pods that have no record yet: their cgroup parents, and which of them are lost already
+        self._opening: dict[str, str] = {}
+        self._lost: set[str] = set()
+        self._opening_lock = threading.Lock()
         self.on_change: Callable[[ContainerRecord], None] = lambda _record: None
 
     # -- looking up
@@ -104,14 +120,22 @@ class Node:
     # -- ends of containers
 
     def expect_end(self, container_id: str) -> None:
-        self._ended[container_id] = threading.Event()
+        """From here on an end that is told is kept, and can be waited for."""
+        self._ends[container_id] = _End()
 
     def wait_end(self, container_id: str, timeout: float | None) -> bool:
-        event = self._ended.get(container_id)
-        return event is None or event.wait(timeout)
+        end = self._ends.get(container_id)
+        return end is None or end.recorded.wait(timeout)
 
     def forget_end(self, container_id: str) -> None:
-        self._ended.pop(container_id, None)
+        self._ends.pop(container_id, None)
+
+    def container_created(self, record: ContainerRecord) -> None:
+        """Put its record. An end that was told before there was one is written into it now."""
+        self.containers.put(record.id, record)
+        end = self._ends[record.id]
+        if end.told is not None:
+            self.container_ended(end.told)
 
     def container_started(self, container_id: str, started_at: int) -> None:
         def change(record: ContainerRecord) -> ContainerRecord:
@@ -137,7 +161,14 @@ class Node:
         self.containers.update(container_id, change)
 
     def container_ended(self, end: ContainerExit) -> None:
-        """What a monitor reports; told twice, it is heard once."""
+        """What a monitor reports; told twice, it is heard once.
+
+        Of a container without a record it is kept for `container_created`, when that is to come: it looks after the
+        record is there, and so one of the two has both.
+        """
+        expected = self._ends.get(end.container_id)
+        if expected is not None:
+            expected.told = end
 
         def change(record: ContainerRecord) -> ContainerRecord:
             if record.state == State.EXITED:
@@ -155,13 +186,50 @@ class Node:
         try:
             self.on_change(self.containers.update(end.container_id, change))
         except NotFound:
-            return  # removed meanwhile
-        event = self._ended.get(end.container_id)
-        if event is not None:
-            event.set()
+            return  # not recorded yet, or removed meanwhile
+        if expected is not None:
+            expected.recorded.set()
+
+    # -- pods and the ends of their monitors
+
+    @contextmanager
+    def opening(self, spec: SandboxSpec) -> Iterator[list[str]]:
+        """Within it the pod, which has no record yet, counts as one that is in its cgroup parent, and a loss of it is
+        kept for `pod_opened`. Gives that parent and those above it that do not exist, the highest first."""
+        with self.locks.hold(CGROUP_PARENTS):
+            self._opening[spec.id] = spec.cgroup_parent
+            missing = self._missing_cgroups(spec.cgroup_parent)
+        try:
+            yield missing
+        except BaseException:
+            with self.locks.hold(CGROUP_PARENTS):
+                self._opening.pop(spec.id, None)
+            self.ledger.sweep(spec.id)  # what another pod left to it while it was given up
+            raise
+        finally:
+            self._lost.discard(spec.id)
+
+    def _missing_cgroups(self, path: str) -> list[str]:
+        missing: list[str] = []
+        while path and not self.cgroups.exists(path):
+            missing.insert(0, path)
+            path = path.rpartition("/")[0]
+        return missing
+
+    def pod_opened(self, record: SandboxRecord) -> None:
+        """Put the record of a pod that is ready; Unavailable when its monitor has died before there was one."""
+        with self._opening_lock:
+            if record.spec.id in self._lost:
+                raise Unavailable(f"the monitor of pod {record.spec.id} died while the pod was being opened")
+            self.sandboxes.put(record.spec.id, record)
+            del self._opening[record.spec.id]
 
     def pod_lost(self, sandbox_id: str) -> None:
         """A monitor has died: its pod is no longer ready. The kubelet will stop it and make another."""
+        with self._opening_lock:
+            if sandbox_id in self._opening:
+                self._lost.add(sandbox_id)
+                return
         try:
             self.sandboxes.update(sandbox_id, lambda record: replace(record, is_ready=False))
         except NotFound:
@@ -181,9 +249,10 @@ class Node:
         """Remove it, or leave that to another pod that is in it."""
         below = f"{entry.reference}/"
         with self.locks.hold(CGROUP_PARENTS):
-            for record in self.sandboxes.all():
-                if record.spec.id != entry.owner and f"{record.spec.cgroup_parent}/".startswith(below):
-                    self.ledger.acquire(record.spec.id, ("cgroup-parent", entry.reference))
+            parents = {**self._opening, **{record.spec.id: record.spec.cgroup_parent for record in self.sandboxes.all()}}
+            for sandbox_id, parent in parents.items():
+                if sandbox_id != entry.owner and f"{parent}/".startswith(below):
+                    self.ledger.acquire(sandbox_id, ("cgroup-parent", entry.reference))
                     return
             if not self.cgroups.processes(entry.reference):
                 self.cgroups.destroy(entry.reference)

@@ -23,8 +23,8 @@ def open_sandbox(node: Node, spec: SandboxSpec) -> SandboxRecord:
     netns = node.directories.netns(spec.id) if spec.own_network else ""
     pod, network = pod_spec(spec, directory, netns), pod_network(spec, netns)
     runtime = node.runtime(spec.handler)
-    with ExitStack() as undo:
-        missing = _missing_ancestors(node, spec.cgroup_parent)
+    with node.opening(spec) as missing, ExitStack() as undo:
+        # What we make, we remove.
         things = [("cgroup-parent", path) for path in dict.fromkeys((*missing[:1], *missing[-1:]))]
         things.append(("pod", pod_reference(pod, spec.handler)))
         if spec.own_network:
@@ -49,19 +49,10 @@ def open_sandbox(node: Node, spec: SandboxSpec) -> SandboxRecord:
             addresses=list(attached.addresses),
             network=dict(attached.result),
         )
-        node.sandboxes.put(spec.id, record)
+        node.pod_opened(record)
         undo.pop_all()
     failpoint.hit("open.recorded")
     return record
-
-
-def _missing_ancestors(node: Node, path: str) -> list[str]:
-    """`path` and those above it that do not exist, the highest first: what we make, we remove."""
-    missing: list[str] = []
-    while path and not node.cgroups.exists(path):
-        missing.insert(0, path)
-        path = path.rpartition("/")[0]
-    return missing
 
 
 def _write_files(spec: SandboxSpec, directory: str) -> None:

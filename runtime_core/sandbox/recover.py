@@ -40,10 +40,10 @@ def recover(node: Node, complain: Callable[[str, TrivetError], None]) -> None:
 
 def _recover_pod(node: Node, record: SandboxRecord) -> None:
     containers = {container.id: container for container in node.containers_of(record.spec.id)}
-    for container in containers.values():
-        if container.state != State.EXITED:
-            node.expect_end(container.id)
-    if not record.is_ready:
+    living = [container.id for container in containers.values() if container.state != State.EXITED]
+    for container_id in living:
+        node.expect_end(container_id)
+    if not record.is_ready and not living:  # a lost one may have been left before its containers were cleaned up
         return
     try:
         processes = node.runtime(record.spec.handler).recover_pod(record.pod())

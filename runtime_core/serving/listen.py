@@ -6,13 +6,13 @@ import errno
 import os
 import socket
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from runtime_core.errors import FailedPrecondition, InvalidArgument, from_oserror
+from runtime_core.serving.threads import Threads
 
 _LONGEST_PATH = 107
 _THREADS = 64
@@ -61,7 +61,7 @@ def _remove_stale(path: Path) -> None:
 
 def make_server(handlers: list[Any]) -> grpc.Server:
     return grpc.server(
-        ThreadPoolExecutor(_THREADS, thread_name_prefix="rpc"),
+        Threads(_THREADS, "rpc"),  # type: ignore[arg-type]  # of an executor gRPC wants `submit` alone
         handlers=handlers,
         options=[
             ("grpc.max_receive_message_length", _LARGEST_MESSAGE),

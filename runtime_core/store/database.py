@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runtime_core.errors import DataLoss, FailedPrecondition, ResourceExhausted
+from runtime_core.errors import DataLoss, FailedPrecondition, ResourceExhausted, TrivetError
 from runtime_core.store.locks import lock_file
 
+#: Who reads has all in memory (records.py); more would be kept after the largest crowd of pods.
+_CACHE_KIB = 512
 #: One entry per schema version; a newer program runs those that a file has not seen.
 _MIGRATIONS: tuple[str, ...] = (
     """
@@ -41,6 +43,7 @@ class Database:
             self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=64)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             self._migrate()
         except sqlite3.DatabaseError as error:
             os.close(self._lock_descriptor)
@@ -57,8 +60,9 @@ class Database:
             except BaseException as error:
                 if self._connection.in_transaction:  # a full disk has ended it already
                     self._connection.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                    raise ResourceExhausted(f"{self._path}: {error}") from error
+                if isinstance(error, sqlite3.OperationalError):
+                    kind = ResourceExhausted if error.sqlite_errorcode == sqlite3.SQLITE_FULL else TrivetError
+                    raise kind(f"{self._path}: {error}") from error
                 raise
 
     def read(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -267,6 +267,31 @@ class CgroupContract:
         cgroups.update(path, {"memory": {"limit": 128 * _MIB, "swap": 128 * _MIB}})
         assert 0 < cgroups.statistics(path)["memory_available"] <= 128 * _MIB
 
+    @pytest.mark.parametrize("room", [0, 32 * _MIB])
+    def test_room_for_swap_stays_beside_a_new_limit(
+        self, cgroups: CgroupManager, path: str, worker: Callable[..., Worker], room: int
+    ) -> None:
+        """Of memory alone nothing is said about swap: neither is the update refused nor does one buy the other."""
+        limited = worker({"memory": {"limit": 64 * _MIB, "swap": 64 * _MIB + room}})
+        for limit in (128 * _MIB, 32 * _MIB, 256 * _MIB):
+            cgroups.update(path, {"memory": {"limit": limit}})
+            _check_memory(cgroups, path, limit, room)
+        assert limited.ask("hold", 64) == "held"
+        cgroups.update(path, {"memory": {"limit": -1}})
+        _check_memory(cgroups, path, 0, 0)
+
+    def test_memory_and_swap_in_every_order(self, cgroups: CgroupManager, path: str, worker: Callable[..., Worker]) -> None:
+        """Up, down, past each other, and without a limit in between."""
+        worker({})
+        steps = [(64, 64), (128, 128), (32, 256), (256, 256), (64, 96), (96, 96), (512, 1024), (40, 48)]
+        for limit, swap in (*steps, *steps[::-1]):
+            cgroups.update(path, {"memory": {"limit": limit * _MIB, "swap": swap * _MIB}})
+            _check_memory(cgroups, path, limit * _MIB, (swap - limit) * _MIB)
+            cgroups.update(path, {"memory": {"limit": limit * _MIB, "swap": -1}})
+            _check_memory(cgroups, path, limit * _MIB, 0)
+            cgroups.update(path, {"memory": {"limit": -1, "swap": -1}})
+            _check_memory(cgroups, path, 0, 0)
+
     def test_limit_of_cpu_time(self, cgroups: CgroupManager, path: str, worker: Callable[..., Worker]) -> None:
         """A tenth of a processor is a tenth: it is throttled, and uses less than it wanted."""
         limited = worker({"cpu": {"shares": 512, "quota": 10000, "period": 100000}})
@@ -317,6 +342,11 @@ class CgroupContract:
             cgroups.update(path, {"memory": {"limit": 256 * _MIB, "swap": 256 * _MIB}, **_NO_SUCH_CPU})
         assert 0 < cgroups.statistics(path)["memory_available"] <= 128 * _MIB
         assert limited.ask("cpus") == "0"
+        cgroups.update(path, {"memory": {"limit": 64 * _MIB, "swap": 96 * _MIB}})
+        for swap in ({}, {"swap": 512 * _MIB}, {"swap": -1}):
+            with pytest.raises(InvalidArgument, match="cpus"):
+                cgroups.update(path, {"memory": {"limit": 256 * _MIB, **swap}, **_NO_SUCH_CPU})
+            _check_memory(cgroups, path, 64 * _MIB, 32 * _MIB)
 
     # -- figures
 
@@ -335,3 +365,11 @@ class CgroupContract:
         assert after["memory_usage"] >= after["memory_working_set"] >= 16 * _MIB
         assert after["memory_page_faults"] > before["memory_page_faults"]
         assert after["cpu_usage_ns"] > before["cpu_usage_ns"]
+
+
+def _check_memory(cgroups: CgroupManager, path: str, limit: int, room: int) -> None:
+    """By the statistics, the limit of memory and the room for swap, where the machine counts that; 0 for none."""
+    statistics = cgroups.statistics(path)
+    available = statistics["memory_available"]
+    assert (available + statistics["memory_working_set"] if available else 0) == limit
+    assert statistics.get("swap_available", room) == room

@@ -1,4 +1,4 @@
-"""Network namespaces for contract suites: one that plays the node, and one for each pod."""
+"""Namespaces for contract suites: a network that plays the node's, one for each pod, and mounts of one's own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,24 @@ from runtime_core.network.links import Links
 from runtime_core.network.namespace import entered, open_namespace
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+_CLONE_FS = 0x200
+
+
+@contextmanager
+def mount_namespace() -> Iterator[None]:
+    """Within the block nobody else sees what this thread, and the threads that it starts, mount; nor do they see what
+    other programs mount and unmount."""
+    home = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    here = os.getcwd()
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    try:
+        yield
+    finally:
+        syscalls.unshare(_CLONE_FS)  # setns wants a root directory that no thread shares, ended ones included
+        syscalls.setns(home, syscalls.CLONE_NEWNS)
+        os.close(home)
+        os.chdir(here)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,16 @@ from typing import Any
 import pytest
 
 from runtime_core.cgroups.detect import detected
-from runtime_core.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, TrivetError
-from runtime_core.interfaces.runtime import ContainerExit, ContainerSpec, PodSpec, RootMount, Runtime, RuntimeContext
+from runtime_core.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    TrivetError,
+)
+from runtime_core.interfaces.runtime import ContainerExit, ContainerSpec, PodLost, PodSpec, RootMount, Runtime, RuntimeContext
 from runtime_core.kernel import entry_point, mounts
 from runtime_core.kernel.decimal_number import parse_decimal
 from runtime_core.launcher.client import Launcher
@@ -54,8 +63,8 @@ class Bench:
         self.runtime = self.another(self.ends, self.lost)
         self.pods: list[PodSpec] = []
 
-    def another(self, ends: queue.Queue[ContainerExit], lost: queue.Queue[str]) -> Runtime:
-        """A driver object more, as the next daemon has it."""
+    def another(self, ends: Any, lost: Any) -> Runtime:
+        """A driver object more, as the next daemon has it; it tells to `ends` and `lost`, which are queues."""
         return self._make(
             RuntimeContext(
                 launcher=self._launcher, cgroup_manager=self._cgroup_entry, on_exit=ends.put, on_pod_lost=lost.put,
@@ -151,10 +160,9 @@ class RuntimeContract:
     ) -> Iterator[Bench]:
         """And the promise that closing its pods leaves neither a mount nor a cgroup nor a process."""
         bench = Bench(make_runtime, launcher, cgroup_manager, tmp_path, image)
-        before = mounts.mounted()
         yield bench
         bench.close()
-        assert mounts.mounted() == before
+        assert mounts.mounted_below(str(tmp_path)) == []
         assert not bench.cgroups.exists(bench.cgroup)
         _until("the end of the pods' processes", lambda: _mentioning(str(tmp_path)) == [])
 
@@ -390,14 +398,68 @@ class RuntimeContract:
         second.close_pod(pod)
 
     def test_a_dead_monitor_is_told_and_its_containers_with_it(self, bench: Bench) -> None:
-        """A container is never without a monitor: it is killed, and its end is told; then the pod is lost."""
+        """A container is never without a monitor: the pod is lost, then it is killed, and its end is told."""
+        told: list[str] = []
+        second = bench.another(_Told(told, "end"), _Told(told, "lost"))
+        spec = bench.spec()
+        monitor, _init = second.open_pod(spec)
+        container = bench.container(spec, _FOREVER)
+        second.create(container)
+        os.kill(monitor, signal.SIGKILL)
+        _until("what is told", lambda: len(told) == 2)
+        assert told == ["lost", "end"]
+        assert bench.cgroups.processes(f"{bench.cgroup}/{container.id}") == []
+
+    def test_every_container_of_a_dead_monitor_ends(self, bench: Bench) -> None:
+        """With the code that its monitor wrote down, or as killed; what is removed then leaves nothing."""
+        spec = bench.spec()
+        monitor, _init = bench.runtime.open_pod(spec)
+        ended = bench.run(spec, "exit 6")
+        assert bench.ends.get(timeout=_SECONDS).container_id == ended
+        running = {bench.run(spec, _FOREVER) for _number in range(20)}
+        os.kill(monitor, signal.SIGKILL)
+        assert bench.lost.get(timeout=_SECONDS) == spec.id
+        ends = [bench.ends.get(timeout=_SECONDS) for _number in range(21)]
+        assert {end.container_id: end.exit_code for end in ends} == {ended: 6, **dict.fromkeys(running, 137)}
+        for container_id in (ended, *running):
+            bench.runtime.delete(spec.id, container_id)
+            assert not bench.cgroups.exists(f"{bench.cgroup}/{container_id}")
+
+    def test_who_cannot_listen_now_is_told_again(self, bench: Bench) -> None:
+        """The disk of its records may be full; what other pods tell is heard meanwhile."""
+        ends, lost = _Deaf(2), _Deaf(2)
+        second = bench.another(ends, lost)
+        spec = bench.spec()
+        monitor, _init = second.open_pod(spec)
+        for script in ("exit 3", _FOREVER):
+            container = bench.container(spec, script)
+            second.create(container)
+            second.start(spec.id, container.id)
+        _until("the first end", lambda: [end.exit_code for end in ends.heard] == [3])
+        os.kill(monitor, signal.SIGKILL)
+        _until("the pod's end", lambda: lost.heard == [spec.id] and ends.heard[-1].exit_code == 137)
+
+    def test_nothing_can_be_done_in_a_lost_pod(self, bench: Bench) -> None:
+        """PodLost, which no retry helps; deleting works, and so does a command that was running return."""
         spec = bench.spec()
         monitor, _init = bench.runtime.open_pod(spec)
         container_id = bench.run(spec, _FOREVER)
-        os.kill(monitor, signal.SIGKILL)
-        assert bench.lost.get(timeout=_SECONDS) == spec.id
-        end = bench.ends.get(timeout=_SECONDS)
-        assert (end.container_id, end.exit_code) == (container_id, 137)
+        with ThreadPoolExecutor(1) as pool:
+            command = pool.submit(bench.exec, spec, container_id, f"echo up > /data/up; {_FOREVER}", None)
+            assert bench.data("up") == "up"
+            os.kill(monitor, signal.SIGKILL)
+            with pytest.raises(PodLost):
+                command.result(_SECONDS)
+        for call in (
+            lambda: bench.runtime.create(bench.container(spec, _FOREVER)),
+            lambda: bench.runtime.start(spec.id, container_id),
+            lambda: bench.runtime.kill(spec.id, container_id, signal.SIGTERM),
+            lambda: bench.exec(spec, container_id, "true"),
+            lambda: bench.runtime.reopen_log(spec.id, container_id),
+        ):
+            with pytest.raises(PodLost):
+                call()
+        bench.ends.get(timeout=_SECONDS)
         assert bench.cgroups.processes(f"{bench.cgroup}/{container_id}") == []
         bench.runtime.delete(spec.id, container_id)
         assert not bench.cgroups.exists(f"{bench.cgroup}/{container_id}")
@@ -424,6 +486,30 @@ class RuntimeContract:
         """JSON, with the versions of the OCI runtime specification that it understands."""
         features = json.loads(json.dumps(bench.runtime.features()))
         assert features["ociVersionMin"] <= features["ociVersionMax"]
+
+
+class _Told:
+    """A queue to all that is told, as far as a driver knows one: only that it was."""
+
+    def __init__(self, told: list[str], what: str) -> None:
+        self._told, self._what = told, what
+
+    def put(self, _what: object) -> None:
+        self._told.append(self._what)
+
+
+class _Deaf:
+    """A queue that refuses so many entries first."""
+
+    def __init__(self, refused: int) -> None:
+        self._refused = refused
+        self.heard: list[Any] = []
+
+    def put(self, what: Any) -> None:
+        if self._refused:
+            self._refused -= 1
+            raise ResourceExhausted("no space left")
+        self.heard.append(what)
 
 
 def _oci_spec(script: str, cgroup: str, data: str) -> dict[str, Any]:
@@ -470,7 +556,7 @@ def _mentioning(directory: str) -> list[str]:
     for entry in Path("/proc").iterdir():
         if parse_decimal(entry.name) not in (None, os.getpid()):
             try:
-                if os.readlink(entry / "cwd").startswith(directory):
+                if f"{os.readlink(entry / 'cwd')}/".startswith(f"{directory}/"):
                     found.append((entry / "cmdline").read_text())
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue

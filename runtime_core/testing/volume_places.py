@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime_core.kernel import loop_device, mounts, syscalls
+from runtime_core.kernel import loop_device, mounts
+from runtime_core.testing.namespaces import mount_namespace
 from runtime_core.testing.tools import need
 
-_MIB, _CLONE_FS = 1 << 20, 0x200
+_MIB = 1 << 20
 #: size, command, package, options of the mount
 _MAKE = {
     "xfs": (2048, ("mkfs.xfs", "-q", "-f"), "xfsprogs", ()),
@@ -21,22 +22,6 @@ _MAKE = {
     "ext4-quota": (1024, ("mkfs.ext4", "-q", "-F", "-O", "project,quota"), "e2fsprogs", ("prjquota",)),
     "btrfs": (2048, ("mkfs.btrfs", "-q", "-f"), "btrfs-progs", ()),
 }
-
-
-@contextmanager
-def mount_namespace() -> Iterator[None]:
-    """Within the block this thread's mounts are seen by nobody else."""
-    home = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    here = os.getcwd()
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-    try:
-        yield
-    finally:
-        syscalls.unshare(_CLONE_FS)  # setns wants a root directory that no thread shares, ended ones included
-        syscalls.setns(home, syscalls.CLONE_NEWNS)
-        os.close(home)
-        os.chdir(here)
 
 
 @contextmanager

@@ -50,6 +50,11 @@ class DemoNode:
         if b"ready" not in self._process.stdout.readline():
             raise Unavailable(f"the daemon did not start: {(self.directory / 'log').read_text()[-1000:]}")
 
+    @property
+    def pid(self) -> int:
+        """Of the daemon; 0 when there is none."""
+        return self._process.pid if self._process is not None else 0
+
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 

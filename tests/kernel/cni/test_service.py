@@ -249,7 +249,7 @@ def test_processes_serve_again(node: Node) -> None:
     served = {int(pid) for _verb, pid, parent in node.diary() if int(parent) == service}
     assert len(served) < 12
     home = os.stat(f"/proc/{service}/ns/net").st_ino
-    assert {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in served if _is_running(pid)} == {home}
+    _until(lambda: {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in served if _is_running(pid)} == {home}, "the way back")
 
 
 def _elsewhere() -> None:
@@ -532,12 +532,12 @@ def _children(pid: int) -> list[int]:
 
 def _services(node: Node) -> set[int]:
     """Processes that are no one's child in the group of processes that hold this socket's lock."""
-    inode = Path(f"{node.socket}.lock").stat().st_ino
+    lock = Path(f"{node.socket}.lock").stat()
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if any(descriptor.stat().st_ino == inode for descriptor in (entry / "fd").iterdir()):
+                if any(os.path.samestat(descriptor.stat(), lock) for descriptor in (entry / "fd").iterdir()):
                     found.add(int(entry.name))
             except OSError:
                 continue

@@ -20,7 +20,9 @@ from runtime_core.container import exec as container_exec
 from runtime_core.container.parent import Init, end
 from runtime_core.container.request import CreateRequest
 from runtime_core.container.start import start
+from runtime_core.kernel import syscalls
 from runtime_core.registry import locate
+from runtime_core.testing.namespaces import mount_namespace
 from runtime_core.testing.tools import need
 
 _CAPABILITIES = [
@@ -209,22 +211,28 @@ def cgroups() -> Any:
 
 @pytest.fixture
 def box(tmp_path: Path, cgroups: Any) -> Iterator[Box]:
+    """In a mount namespace whose mounts are shared, as a host's are: what escapes from a container shows."""
     gc.collect()
-    before = _mounts(), _descriptors()
-    made = Box(tmp_path, cgroups)
-    try:
-        yield made
-    finally:
-        made.close()
-    gc.collect()
-    assert not made.cgroup_is_left(made.cgroup_path.rpartition("/")[0]), "a cgroup is left"
-    assert (_mounts(), _descriptors()) == before, "a mount or a descriptor is left"
+    with mount_namespace():
+        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SHARED)
+        mounted, opened = _mounts(), _descriptors()
+        made = Box(tmp_path, cgroups)
+        try:
+            yield made
+        finally:
+            made.close()
+        gc.collect()
+        assert not made.cgroup_is_left(made.cgroup_path.rpartition("/")[0]), "a cgroup is left"
+        # The other way round says nothing: what other programs had mounted goes when they remove its directory.
+        assert _mounts() - mounted == set(), "a mount is left"
+        assert _descriptors() == opened, "a descriptor is left"
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
 
-def _mounts() -> list[str]:
-    return Path("/proc/self/mountinfo").read_text().splitlines()
+def _mounts() -> set[tuple[str, ...]]:
+    """(id, id of the parent, device, root, mount point) of each; what follows them may change."""
+    return {tuple(line.split()[:5]) for line in Path("/proc/self/mountinfo").read_text().splitlines()}
 
 
 def _descriptors() -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 from cri.api.v1 import api_pb2 as api
 from e2e.wait import wait_for
 from runtime_core.cgroups.detect import detected
+from runtime_core.kernel import mounts, syscalls
 from tests.support.cri_client import Client
 
 _ROOT = Path(__file__).parents[3]
@@ -100,6 +103,44 @@ def test_limits_change_while_it_runs(client: Client, pod: str) -> None:
     assert int(limit) == 32 << 20
     resources = client.status(container).resources.linux
     assert (resources.memory_limit_in_bytes, resources.cpu_shares) == (32 << 20, 512)
+
+
+def test_a_full_disk_costs_whole_lines(client: Client, pod: str) -> None:
+    """The program and its monitor live on, and with space again no line is glued to half of another."""
+    disk = client.logs / "disk"
+    disk.mkdir()
+    syscalls.mount("tmpfs", str(disk), "tmpfs", 0, "size=256k")
+    try:
+        (disk / "filler").write_bytes(b"x" * (128 << 10))
+        script = "i=0; while [ ! -e /go ]; do i=$((i+1)); echo line $i of many; done; echo more; exec sleep 1000"
+        container = client.run(pod, script, log_path="disk/c.log")
+        wait_for("a full disk", lambda: os.statvfs(disk).f_bavail == 0, 30)
+        wait_for("the end of a line", lambda: (disk / "c.log").read_bytes().endswith(b"\n"), 10)
+        (disk / "filler").unlink()
+        wait_for("a full disk again", lambda: os.statvfs(disk).f_bavail == 0, 30)
+        (disk / "c.log").rename(disk / "old.log")
+        client.runtime.ReopenContainerLog(api.ReopenContainerLogRequest(container_id=container))
+        assert client.exec(container, "touch", "/go").exit_code == 0
+        lines = client.contents("disk/old.log")
+        numbers = [int(line.split()[1]) for line in lines]
+        assert [line for line in lines if not re.fullmatch(r"line [0-9]+ of many", line)] == []
+        assert numbers == sorted(set(numbers)) and numbers[-1] > len(numbers)
+    finally:
+        client.runtime.StopPodSandbox(api.StopPodSandboxRequest(pod_sandbox_id=pod))
+        mounts.unmount_below(str(disk))
+        disk.rmdir()
+
+
+@pytest.mark.parametrize("limit", [128, 32])
+def test_a_memory_limit_alone_moves_both_ways(client: Client, pod: str, limit: int) -> None:
+    """Of a container that may not swap, and neither may it afterwards."""
+    resources = api.LinuxContainerResources(memory_limit_in_bytes=64 << 20, memory_swap_limit_in_bytes=64 << 20)
+    container = client.run(pod, "sleep 100", resources=resources)
+    change = api.LinuxContainerResources(memory_limit_in_bytes=limit << 20)
+    client.runtime.UpdateContainerResources(api.UpdateContainerResourcesRequest(container_id=container, linux=change))
+    assert int(client.exec(container, "cat", _MEMORY_LIMIT[detected()]).stdout) == limit << 20
+    told = client.status(container).resources.linux
+    assert (told.memory_limit_in_bytes, told.memory_swap_limit_in_bytes) == (limit << 20, limit << 20)
 
 
 def test_containers_of_a_shared_pid_namespace_see_each_other(client: Client) -> None:

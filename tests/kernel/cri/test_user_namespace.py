@@ -46,7 +46,7 @@ def test_root_of_the_pod_is_nobody_on_the_node(client: Client, mapped: tuple[str
     container = client.run(pod, "sleep 1234", security=security)
     answer = client.exec(container, "sh", "-c", "id -u; cat /proc/self/uid_map; cat /proc/sys/kernel/shm_rmid_forced")
     assert answer.stdout.split() == [b"0", b"0", str(_FIRST).encode(), str(_SIZE).encode(), b"1"]
-    (pid,) = [int(p) for p in os.listdir("/proc") if p.isdigit() and _command(p) == b"sleep\x001234\x00"]
+    (pid,) = [int(p) for p in os.listdir("/proc") if p.isdigit() and _is_sleep_of(client.node.cgroup, p)]
     assert os.stat(f"/proc/{pid}").st_uid == _FIRST
     status = client.runtime.PodSandboxStatus(api.PodSandboxStatusRequest(pod_sandbox_id=pod)).status
     assert status.linux.namespaces.options.userns_options.uids[0].host_id == _FIRST
@@ -117,8 +117,8 @@ def test_a_mapping_that_cannot_be_is_refused(client: Client, options: Any, field
     assert not client.runtime.ListPodSandbox(api.ListPodSandboxRequest()).items
 
 
-def _command(pid: str) -> bytes:
+def _is_sleep_of(cgroup: str, pid: str) -> bool:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/comm").read_text() == "sleep\n" and f"{cgroup}/" in Path(f"/proc/{pid}/cgroup").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return b""
+        return False

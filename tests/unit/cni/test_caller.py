@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from runtime_core.cni import conf
+from runtime_core.cni.caller import Caller
+from runtime_core.cni.invoke import PluginFailed, Plugins
 from runtime_core.errors import DeadlineExceeded, InvalidArgument, TrivetError
 from tests.unit.cni.conftest import RESULT, Node
 
@@ -278,3 +281,23 @@ def test_a_cache_that_cannot_be_written_fails_add_before_any_plugin(node: Node) 
     with pytest.raises(TrivetError, match="CNI cache"):
         caller.add(_network(document), node.attachment(document))
     assert node.diary() == []
+
+
+def test_who_asks_for_the_status_has_the_plugins_loaded(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every version, those that addresses come from too, and the packet filter; what cannot be imported is an error
+    of the network."""
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ("late_link", "late_addresses", "late_filter")
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("Driver = 1\n")
+    (tmp_path / "late_broken.py").write_text("1 / 0\n")
+    modules = {name: name for name in (*names, "late_broken")}
+    plugins = Plugins([str(node.bin)], modules, packet_filter="late_filter:Driver")
+    caller = Caller(plugins, node.cache)
+    document = {"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": names[0], "ipam": {"type": names[1]}}]}
+    caller.status(_network(document))
+    assert [name in sys.modules for name in names] == [True, True, True]
+    with pytest.raises(PluginFailed, match="late_broken: ZeroDivisionError"):
+        caller.status(_network(node.document("late_broken", version="1.0.0")))
+    for name in names:
+        del sys.modules[name]

@@ -11,6 +11,8 @@ import os
 import socket
 import struct
 
+from runtime_core.errors import ResourceExhausted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +32,13 @@ _SOL_SOCKET, _SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 
 
 def send(sock: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-    """Send one message; raises OSError, ValueError when it is beyond LIMIT."""
+    """Send one message; raises OSError, ResourceExhausted when it is beyond LIMIT."""
     payload = json.dumps(message, separators=(",", ":")).encode()
     if len(payload) <= SPILL:
         _send_packet(sock, payload, descriptors)
         return
     if len(payload) > LIMIT:
-        raise ValueError(f"message of {len(payload)} bytes is over the limit of {LIMIT}")
+        raise ResourceExhausted(f"a message of {len(payload)} bytes is over the limit of {LIMIT}")
     spill = os.memfd_create("trivet-message", os.MFD_CLOEXEC)
     try:
         with open(spill, "wb", closefd=False) as file:

@@ -54,19 +54,31 @@ def _send_packet(sock: socket.socket, payload: bytes, descriptors: Sequence[int]
 
 
 def receive(sock: socket.socket, flags: int = 0) -> tuple[dict[str, Any], list[int]]:
-    """The next message and its descriptors (close-on-exec). EOFError when the peer has gone."""
+    """The next message and its descriptors (close-on-exec).
+
+    EOFError when the peer has gone, ValueError for what is no message; then its descriptors are closed.
+    """
     payload, ancillary, _flags, _address = sock.recvmsg(SPILL + 1, _ANCILLARY_BYTES, flags | _CMSG_CLOEXEC)
     descriptors = [
         fd for _level, _kind, data in ancillary for (fd,) in struct.iter_unpack("i", data[: len(data) - len(data) % _INT])
     ]
-    if not payload:
+    try:
+        return _message(payload, descriptors), descriptors
+    except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)
+        raise
+
+
+def _message(payload: bytes, descriptors: list[int]) -> dict[str, Any]:
+    if not payload:
         raise EOFError("the peer has closed the connection")
-    if payload == _SPILLED:
+    if payload == _SPILLED and descriptors:
         payload = _read_spill(descriptors.pop(0))
-    message: dict[str, Any] = json.loads(payload)
-    return message, descriptors
+    message = json.loads(payload)
+    if not isinstance(message, dict):
+        raise ValueError("a message is a JSON object")
+    return message
 
 
 def _read_spill(descriptor: int) -> bytes:

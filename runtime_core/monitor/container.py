@@ -154,20 +154,20 @@ class Container:
 
     def ended(self, exit_code: int) -> dict[str, Any]:
         """Write down that the init has ended; the record."""
-        is_oom = self.cgroups.oom_kills(self.cgroup_path) > 0  # the cgroup is new with the container
         self.exit = {
             "pod_id": self.pod_id,
             "container_id": self.id,
             "exit_code": exit_code,
             "finished_at": time.time_ns(),
-            "oom_killed": is_oom,
+            "oom_killed": False,
             "message": "",
         }
         self.status = "stopped"
-        failpoint.hit("monitor.exit.before-record")
         try:
+            self.exit["oom_killed"] = self.cgroups.oom_kills(self.cgroup_path) > 0  # the cgroup is new with the container
+            failpoint.hit("monitor.exit.before-record")
             exit_record.write(self.directory + "/exits", self.id, self.exit)
-        except OSError:  # a full disk: who is connected hears of it all the same
+        except Exception:  # noqa: BLE001  a full disk, for instance: who is connected hears of the end all the same
             unforeseen.report(f"recording the end of container {self.id}")
         failpoint.hit("monitor.exit.recorded")
         return self.exit

@@ -173,15 +173,17 @@ class Monitor:
 
     def _container_ended(self, container: Container, exit_code: int) -> None:
         for descriptor in list(container.output):
-            for _read in range(_DRAIN_READS):  # what is in the pipe belongs before the exit
-                if not is_readable(descriptor):
-                    break
-                if not self._read_output(container, descriptor):
-                    break
+            self._handle(descriptor, lambda: self._drain(container, descriptor))  # noqa: B023  called here and now
         container.signal(signal.SIGKILL, everything=True)
         record = container.ended(exit_code)
         for connection in list(self._connections.values()):
             self._send(connection, {"event": "exit", **record})
+
+    def _drain(self, container: Container, descriptor: int) -> None:
+        """What is in the pipe belongs before the exit."""
+        for _read in range(_DRAIN_READS):
+            if not is_readable(descriptor) or not self._read_output(container, descriptor):
+                break
 
     def _reader(self, container: Container, descriptor: int) -> Callable[[], None]:
         def read() -> None:

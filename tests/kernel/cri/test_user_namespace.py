@@ -109,3 +109,14 @@ def _command(pid: str) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b""
+
+
+@pytest.mark.parametrize("asked", [[], ["/proc/interrupts", "/proc/keys"]])
+def test_proc_is_hidden_as_the_kubelet_says(client: Client, mapped: tuple[str, Any], asked: list[str]) -> None:
+    """procMount: Unmasked is two empty lists; then nothing lies over /proc, and a container within can mount its own."""
+    pod, security = mapped
+    security.masked_paths.extend(asked)
+    security.readonly_paths.extend(["/proc/sys"] if asked else [])
+    answer = client.exec(client.run(pod, "sleep 100", security=security), "cat", "/proc/self/mountinfo")
+    over = [line.split()[4] for line in answer.stdout.decode().splitlines() if line.split()[4].startswith("/proc/")]
+    assert sorted(over) == (sorted([*asked, "/proc/sys"]) if asked else [])

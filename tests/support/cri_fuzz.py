@@ -115,15 +115,36 @@ class CriFuzz:
         if rng.random() < _DAMAGED:
             content, damage = mutate_bytes(content, rng)
             done.append(damage)
+        answer = self._call(report, seed, method, content, done)
+        if answer.code == "OK":
+            self._go_on(report, seed, method, answer.responses[0] if answer.responses else None, done)
+        if method in _CHANGING:
+            self._clean()
+
+    def _call(self, report: Report, seed: str, method: str, content: bytes, done: list[str]) -> Answer:
         answer = self._calls[method].call(method, content, _CALL_SECONDS)
         report.calls[method, answer.code] += 1
         if self._is_wrong(method, answer):
             report.findings.append(Finding(seed, method, done, answer.code, answer.details[:500]))
-        if method in _CHANGING:
-            self._clean()
+        return answer
+
+    def _go_on(self, report: Report, seed: str, method: str, response: Any, done: list[str]) -> None:
+        """What was made of a hostile request is used: it must still be right to look at, and to start."""
+        if method == "CreateContainer":
+            for follower in ("StartContainer", "ContainerStatus", "ContainerStats"):
+                request = self._calls[follower].request(follower)
+                request.container_id = response.container_id
+                self._call(report, seed, follower, request.SerializeToString(), done)
+        if method == "RunPodSandbox":
+            for follower in ("CreateContainer", "PodSandboxStatus", "PodSandboxStats"):
+                request = self._calls[follower].request(follower)
+                request.pod_sandbox_id = response.pod_sandbox_id
+                if follower == "CreateContainer":
+                    request.config.CopyFrom(self._container(Random(seed), api.NamespaceOption(pid=api.CONTAINER)))
+                self._call(report, seed, follower, request.SerializeToString(), done)
 
     def _is_wrong(self, method: str, answer: Answer) -> bool:
-        if answer.code == "DEADLINE_EXCEEDED":
+        if answer.code == "DEADLINE_EXCEEDED":  # of a time-out that was asked for
             return method not in ("StopContainer", "ExecSync")
         return answer.code in FORBIDDEN
 

@@ -14,7 +14,7 @@ import sys
 from cni_plugins import skel
 from cni_plugins.service import code
 from cni_plugins.start import NOT_SERVED, TAKEN
-from runtime_core.kernel import syscalls, unforeseen
+from runtime_core.kernel import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,9 +49,6 @@ def serve(connection: _socket.socket, settings: dict[str, Any], fingerprint: cod
         _serve(connection, message, descriptors, settings, fingerprint)
     except OSError as error:  # the caller has gone, or sent nonsense
         print(f"trivet-cni: {error}", file=sys.stderr, flush=True)
-        return False
-    except Exception:  # noqa: BLE001  the edge of a process: it costs this call, and the service makes another child
-        unforeseen.report("serving a call")
         return False
     connection.close()
     for descriptor in descriptors:

@@ -7,7 +7,6 @@ import os
 import stat
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +59,10 @@ def _create_once(
                 raise AlreadyExists(
                     f"config.metadata: container {name} exists as {present.id} and is {present.state.name.lower()}"
                 )
-        return _create(service, config, sandbox, name, metadata, asked)
+        return _create(service, config, sandbox, name, metadata)
 
 
-def _create(
-    service: Service, config: api.ContainerConfig, sandbox: SandboxRecord, name: str, metadata: dict[str, Any], asked: str
-) -> str:
+def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecord, name: str, metadata: dict[str, Any]) -> str:
     node = service.node
     image = node.images.find(names.required(config.image.image, "config.image.image"), "config.image.image")
     if image is None:
@@ -77,7 +74,7 @@ def _create(
         root = node.snapshotter.prepare(container_id, image.chain_ids)
         failpoint.hit("create.snapshot")
         spec = container_spec(_inputs(service, container_id, config, sandbox, image, root))
-        record = replace(_record(container_id, name, metadata, config, sandbox, image, spec), request=asked)
+        record = _record(container_id, name, metadata, config, sandbox, image, spec)
         _check_mounts(config)
         node.expect_end(container_id)
         undo.callback(node.forget_end, container_id)
@@ -226,6 +223,7 @@ def _record(
         process=spec["process"],
         resources={key: value for key, value in linux["resources"].items() if key != "devices"},
         created_at=time.time_ns(),
+        request=container_digest(config),
     )
 
 

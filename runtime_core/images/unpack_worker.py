@@ -11,7 +11,7 @@ import json
 import os
 import stat
 
-from runtime_core.errors import DataLoss, InvalidArgument, ResourceExhausted, TrivetError, from_exception
+from runtime_core.errors import DataLoss, InvalidArgument, ResourceExhausted
 from runtime_core.images import tar_reader
 from runtime_core.kernel import failpoint, paths, syscalls, unforeseen
 
@@ -42,9 +42,7 @@ def main(argument: dict[str, Any], descriptors: list[int]) -> None:
         os.umask(0)
         report = layer.fill(Stream(stream))
     except Exception as error:  # noqa: BLE001  the edge of a process: the daemon raises it again
-        if not isinstance(error, (TrivetError, OSError)):
-            unforeseen.report("unpacking a layer")
-        named = from_exception(error, "unpacking a layer")
+        named = unforeseen.named(error, "unpacking a layer")
         report = {"kind": type(named).__name__, "message": str(named)}
     os.write(result, json.dumps(report).encode())
 

@@ -21,7 +21,7 @@ import select
 import signal
 import socket
 
-from runtime_core.errors import NotFound, TrivetError, from_exception
+from runtime_core.errors import NotFound
 from runtime_core.kernel import syscalls, unforeseen
 from runtime_core.launcher import messages
 
@@ -83,9 +83,7 @@ def _answer(daemon: socket.socket, modules: dict[str, Any], request: dict[str, A
     try:
         reply["pid"] = _fork(daemon, modules, request, descriptors)
     except Exception as error:  # noqa: BLE001  all other pods' processes come from here too
-        if not isinstance(error, (TrivetError, OSError)):
-            unforeseen.report("forking")
-        reply["error"] = str(from_exception(error, "fork"))
+        reply["error"] = str(unforeseen.named(error, "forking"))
     for descriptor in descriptors:
         os.close(descriptor)
     _send(daemon, reply)

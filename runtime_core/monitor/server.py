@@ -22,7 +22,7 @@ import signal
 import socket
 
 from runtime_core.container import exec as container_exec
-from runtime_core.errors import AlreadyExists, FailedPrecondition, NotFound, TrivetError, from_exception
+from runtime_core.errors import AlreadyExists, FailedPrecondition, NotFound, TrivetError
 from runtime_core.kernel import entry_point, failpoint, syscalls, unforeseen
 from runtime_core.kernel.readable import is_readable
 from runtime_core.launcher import messages
@@ -139,7 +139,7 @@ class Monitor:
     def _send(self, connection: socket.socket, message: dict[str, Any]) -> None:
         try:
             messages.send(connection, message)
-        except OSError:
+        except (OSError, TrivetError):  # who gets no answer must not wait for one
             self._drop(connection)
 
     def _drop(self, connection: socket.socket) -> None:
@@ -336,8 +336,5 @@ def family(leader: int, candidates: list[int]) -> list[int]:
 
 
 def _describe(error: Exception) -> dict[str, str]:
-    if not isinstance(error, (TrivetError, OSError)):
-        unforeseen.report("in a monitor")
-    doing = errno.errorcode.get(error.errno or 0, "error") if isinstance(error, OSError) else "monitor"
-    named = from_exception(error, doing)
+    named = unforeseen.named(error, errno.errorcode.get(error.errno or 0, "error") if isinstance(error, OSError) else "monitor")
     return {"kind": type(named).__name__, "message": str(named)}

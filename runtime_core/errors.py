@@ -109,6 +109,13 @@ def from_oserror(error: OSError, doing: str) -> TrivetError:
     return _BY_ERRNO.get(error.errno or 0, TrivetError)(f"{doing}: {error}")
 
 
+def from_exception(error: Exception, doing: str) -> TrivetError:
+    """Whatever was raised as one of these. What nobody foresaw is internal, and named by its type."""
+    if isinstance(error, OSError):
+        return from_oserror(error, doing)
+    return error if isinstance(error, TrivetError) else TrivetError(f"{doing}: {type(error).__name__}: {error}")
+
+
 #: class name → class, so that an error can cross a process boundary as JSON.
 BY_NAME: dict[str, type[TrivetError]] = {
     kind.__name__: kind

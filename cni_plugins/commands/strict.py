@@ -10,6 +10,7 @@ from typing import Any
 from cni_plugins.commands import known_options
 from runtime_core.cni.request import Request
 from runtime_core.errors import InvalidArgument
+from runtime_core.kernel.decimal_number import parse_decimal
 
 _JSON = {str: "a string", int: "a number", bool: "true or false", dict: "an object", list: "a list"}
 Options = dict[str, Any]
@@ -61,7 +62,8 @@ def named(place: Place) -> str:
 
 
 def steps_of(text: str) -> Place:
-    return tuple(int(step) if step.isascii() and step.isdigit() else step for step in _STEP.findall(text))
+    found = ((step, parse_decimal(step)) for step in _STEP.findall(text))
+    return tuple(step if number is None else number for step, number in found)
 
 
 def leave_out(document: Any, places: Iterable[Place]) -> bool:

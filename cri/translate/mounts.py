@@ -41,7 +41,9 @@ def _volume_path(text: str) -> str:
     path = posixpath.normpath(f"/{text.lstrip('/')}")
     if path == "/":
         raise InvalidArgument(f"the image's Volumes: {text!r} is the root itself")
-    return names.check_text(path, "the image's Volumes")
+    if any(character < " " or character == "\x7f" for character in path):
+        raise InvalidArgument(f"the image's Volumes: {text!r} contains a control character")
+    return names.check_length(path, "the image's Volumes")
 
 
 def _volume(destination: str, source: str, sandbox: SandboxRecord) -> dict[str, Any]:

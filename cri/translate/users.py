@@ -106,7 +106,7 @@ def _lines(content: bytes, fields: int) -> Iterator[list[str]]:
 def _is_numeric(text: str) -> bool:
     """Whether it is a number, in or out of range: such a one is never a name (CVE-2024-40635)."""
     digits = text.lstrip("-")
-    return digits.isascii() and digits.isdigit()
+    return digits != "" and not digits.strip("0123456789")
 
 
 def _identity(text: str, field: str) -> int:

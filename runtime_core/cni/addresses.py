@@ -60,4 +60,4 @@ def _refuse_mapped(found: IPv4Address | IPv6Address, alone: str, length: str, fi
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return text != "" and not text.strip("0123456789")

@@ -49,8 +49,6 @@ def unpack(blob: Path, diff_id: str, directory: str, parents: list[str], launche
             os.close(stream_writer)
     if failure is not None:  # the worker's complaint is its consequence
         raise type(failure)(f"layer {diff_id}: {failure}")
-    if "stack" in report:  # nobody foresaw it: whoever serves the call logs both
-        raise RuntimeError(f"layer {diff_id}: {report['message']}") from RuntimeError(report["stack"])
     if "kind" in report:
         raise BY_NAME[report["kind"]](f"layer {diff_id}: {report['message']}")
     if found != diff_id:

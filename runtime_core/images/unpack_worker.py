@@ -14,7 +14,7 @@ import stat
 from runtime_core.errors import DataLoss, InvalidArgument, ResourceExhausted, TrivetError, from_oserror
 from runtime_core.images import tar_reader
 from runtime_core.images.layer_merge import LowerTree, Merge
-from runtime_core.kernel import failpoint, syscalls
+from runtime_core.kernel import failpoint, syscalls, unforeseen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def main(argument: dict[str, Any], descriptors: list[int]) -> None:
     """The launcher's job: descriptors are the tar stream and where the result goes.
 
     `argument`: {"directory", "parents": directories of the layers below, topmost first, "limit": bytes that the files
-    may have together}. The result is {"size", "inodes"}, or {"kind", "message"} of an error, or {"message",
-    "stack"} of one that nobody foresaw.
+    may have together}. The result is {"size", "inodes"}, or {"kind", "message"} of an error.
     """
     stream, result = descriptors
     syscalls.set_process_name("trivet-unpack")
@@ -51,22 +50,10 @@ def main(argument: dict[str, Any], descriptors: list[int]) -> None:
         os.chdir("/")
         os.umask(0)
         report = layer.fill(Stream(stream))
-    except (TrivetError, OSError) as error:
-        named = from_oserror(error, "unpacking a layer") if isinstance(error, OSError) else error
+    except Exception as error:  # noqa: BLE001  the edge of a process: the daemon raises it again
+        named = unforeseen.named(error, "unpacking a layer")
         report = {"kind": type(named).__name__, "message": str(named)}
-    except Exception as error:  # noqa: BLE001  the edge of a process: whoever waits for the result is told
-        report = {"message": f"unpacking it: {error!r}", "stack": _stack(error)}
     os.write(result, json.dumps(report).encode())
-
-
-def _stack(error: BaseException) -> str:
-    """Where it was raised. The standard library's way cannot be imported any more: this process is in a chroot."""
-    lines, trace = [], error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        lines.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
-        trace = trace.tb_next
-    return "\n".join([*lines[-_MOST_FRAMES:], repr(error)])
 
 
 class Stream:

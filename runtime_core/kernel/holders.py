@@ -9,6 +9,8 @@ import ctypes
 import os
 import struct
 
+from runtime_core.kernel.decimal_number import parse_decimal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +81,7 @@ def _named(pid: int) -> str:
 
 
 def _processes() -> list[int]:
-    return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+    return sorted(pid for name in os.listdir("/proc") if (pid := parse_decimal(name)) is not None)
 
 
 def _holds(pid: int, matches: Callable[[bytes], bool]) -> bool:

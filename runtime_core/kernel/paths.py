@@ -28,6 +28,8 @@ _WRONG = {
     errno.ENOTDIR: "a part of it is not a directory",
     errno.ELOOP: "its symbolic links lead in a circle, or through procfs",
     errno.ENAMETOOLONG: "it is too long",
+    errno.EISDIR: "it is a directory",
+    errno.EINVAL: "it cannot be a path there",
     errno.EOPNOTSUPP: "it is missing, and nothing can be made in its file system",
     errno.EROFS: "it is missing, and cannot be made in a read-only file system",
 }

@@ -25,6 +25,7 @@ from runtime_core.serving import listen
 from runtime_core.serving.stop import stop_signals
 from runtime_core.store.database import Database
 from runtime_core.store.locks import lock_file
+from runtime_core.streaming.client import Streams, StreamSettings
 
 _DRAIN_SECONDS = 10
 
@@ -56,6 +57,7 @@ class Daemon:
         os.read(ended, 1)
         server.stop(_DRAIN_SECONDS).wait()
         path.unlink(missing_ok=True)
+        service.streams.close()
         service.node.network.close()
         self._launcher.close()
         database.close()
@@ -89,6 +91,7 @@ class Daemon:
             node=node,
             facts=facts,
             log=self._log,
+            streams=Streams(self._launcher, StreamSettings()),
             handlers={name: runtime.features() for name, runtime in node.runtimes.items()},
         )
 

@@ -27,6 +27,8 @@ from cri.sandbox import stats as sandbox_stats
 from cri.sandbox import status as sandbox_status
 from cri.sandbox import stop as sandbox_stop
 from cri.service import Service
+from cri.streaming import attach, port_forward
+from cri.streaming import exec as streaming_exec
 from runtime_core.serving.gate import Gate
 
 RUNTIME: dict[str, Callable[..., Any]] = {
@@ -53,6 +55,9 @@ RUNTIME: dict[str, Callable[..., Any]] = {
     "UpdateContainerResources": update_resources.update_container_resources,
     "ReopenContainerLog": reopen_log.reopen_container_log,
     "ExecSync": exec_sync.exec_sync,
+    "Exec": streaming_exec.exec,
+    "Attach": attach.attach,
+    "PortForward": port_forward.port_forward,
     "ContainerStats": container_stats.container_stats,
     "ListContainerStats": container_stats.list_container_stats,
     "StreamContainerStats": container_stats.stream_container_stats,

@@ -13,6 +13,7 @@ from cri.translate.container import Facts
 from runtime_core.log import Log
 from runtime_core.sandbox.node import Node
 from runtime_core.sandbox.records import ContainerRecord, SandboxRecord
+from runtime_core.streaming.client import Streams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,7 @@ class Service:
     log: Log
     #: runtime handler → what it can do, for Status
     handlers: dict[str, dict[str, Any]]
+    streams: Streams
     cgroup_driver: str = "cgroupfs"
     default_cgroup_parent: str = "/trivet"
     operations: Operations = field(default_factory=Operations)

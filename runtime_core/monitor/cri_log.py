@@ -17,9 +17,10 @@ LONGEST = 16 * 1024
 class LineWriter:
     """One stream's state: what of a line has come without its end."""
 
-    __slots__ = ("_full", "_partial", "_rest")
+    __slots__ = ("_full", "_partial", "_rest", "stream")
 
     def __init__(self, stream: str) -> None:
+        self.stream = stream
         self._full, self._partial = f" {stream} F ".encode(), f" {stream} P ".encode()
         self._rest = b""
 

@@ -8,7 +8,7 @@ from cri.streaming.streams import check_streams, running_container
 from runtime_core.serving.gate import Call
 
 
-def attach(service: Service, request: api.AttachRequest, _call: Call) -> api.AttachResponse:
+def open_attach(service: Service, request: api.AttachRequest, _call: Call) -> api.AttachResponse:
     check_streams(request)
     record = running_container(service, request.container_id)
     grant = {

@@ -9,7 +9,7 @@ from runtime_core.errors import InvalidArgument
 from runtime_core.serving.gate import Call
 
 
-def exec(service: Service, request: api.ExecRequest, _call: Call) -> api.ExecResponse:
+def open_exec(service: Service, request: api.ExecRequest, _call: Call) -> api.ExecResponse:
     check_streams(request)
     if not request.cmd:
         raise InvalidArgument("cmd is empty")

@@ -10,7 +10,7 @@ from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.serving.gate import Call
 
 
-def port_forward(service: Service, request: api.PortForwardRequest, _call: Call) -> api.PortForwardResponse:
+def open_port_forward(service: Service, request: api.PortForwardRequest, _call: Call) -> api.PortForwardResponse:
     for number, port in enumerate(request.port):
         if not 0 < port < 65536:
             raise InvalidArgument(f"port[{number}]: {port} is no port")

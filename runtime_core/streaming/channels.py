@@ -55,13 +55,14 @@ Event = Opened | Data | Ended | Aborted | Closed
 
 
 class Framing(Protocol):
-    """Bytes of a connection ↔ events of its channels. What it answers by itself (pings) is in `replies`."""
-
-    #: bytes that are to be sent before anything else; whoever sends them clears it
-    replies: bytearray
+    """Bytes of a connection ↔ events of its channels."""
 
     def receive(self, data: bytes) -> list[Event]:
         """What `data`, the next bytes from the client, means; ProtocolError when it is against the rules."""
+        ...
+
+    def take_replies(self) -> bytes:
+        """What it answers by itself, such as pings: to be sent before anything else, once."""
         ...
 
     def frame(self, channel: int, data: bytes) -> Sequence[bytes]:

@@ -30,7 +30,10 @@ class Source:
     def resume(self) -> None:
         """Read on."""
         if self.is_open:
-            self._loop.on_readable(self.descriptor, self.read)
+            self._loop.on_readable(self.descriptor, self._readable)
+
+    def _readable(self) -> None:
+        self.read()
 
     def read(self) -> bool:
         """Hand on what is there now; False when there was nothing."""
@@ -64,7 +67,7 @@ class Sink:
         self._is_finishing = self._is_finished = False
         os.set_blocking(descriptor, False)
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Now, or as soon as there is room; the client is kept waiting while much is pending."""
         if self._is_finishing or self._is_finished:
             return
@@ -91,7 +94,7 @@ class Sink:
         if self._is_finishing:
             self._finished()
 
-    def _write(self, data: bytes | memoryview | bytearray) -> int:
+    def _write(self, data: bytes | bytearray | memoryview) -> int:
         try:
             return os.write(self.descriptor, data)
         except BlockingIOError:

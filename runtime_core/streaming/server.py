@@ -143,9 +143,11 @@ class StreamingServer:
             del self._sessions[sock.fileno()]
             sock.close()
             return
+        answer: dict[str, Any]
         kept = self._tokens.get(request["token"])
         if kept is None or kept.deadline < time.monotonic() or kept.grant["kind"] != request["kind"]:
-            answer, descriptors = {"refused": "this stream was not asked for, has begun already or has waited too long"}, []
+            answer = {"refused": "this stream was not asked for, has begun already or has waited too long"}
+            descriptors = []
         else:
             del self._tokens[request["token"]]
             answer, descriptors = {"grant": kept.grant}, kept.descriptors

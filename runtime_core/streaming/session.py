@@ -66,7 +66,7 @@ class Session:
             self._refuse("409 Conflict", str(error))
 
     def _accept(self, request: upgrade.UpgradeRequest) -> None:
-        _, kind, token = (request.path.split("/", 2) + ["", ""])[:3]
+        kind, _, token = request.path.removeprefix("/").partition("/")
         messages.send(self._grants, {"kind": kind, "token": token})
         answer, descriptors = messages.receive(self._grants)
         grant = answer.get("grant")
@@ -117,10 +117,8 @@ class Session:
             self._stream.receive(event)
 
     def _send_replies(self) -> None:
-        if self._framing is not None and self._framing.replies:
-            replies = bytes(self._framing.replies)
-            self._framing.replies.clear()
-            self._client.send([replies])
+        if self._framing is not None:
+            self._client.send([self._framing.take_replies()])
 
     # -- the end
 

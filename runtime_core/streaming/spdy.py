@@ -33,7 +33,7 @@ class SpdyFraming:
     """One connection's state; a channel's number is its stream's. See channels.Framing."""
 
     def __init__(self) -> None:
-        self.replies = bytearray()
+        self._replies = bytearray()
         self._collected = b""  # the beginning of a frame's head, or of a control frame
         self._left = 0  # of a data frame
         self._data_stream = 0
@@ -61,6 +61,12 @@ class SpdyFraming:
                 break
             position += self._receive_frame(head, view[position:], events)
         return events
+
+    def take_replies(self) -> bytes:
+        """See channels.Framing."""
+        replies = bytes(self._replies)
+        self._replies.clear()
+        return replies
 
     def _head(self, view: memoryview) -> tuple[int, int, int] | None:
         """First word, flags and length of the frame that begins here; None while it is not whole enough."""
@@ -134,7 +140,7 @@ class SpdyFraming:
             self._reset(stream, _REFUSED_STREAM)
             return
         self._open[stream] = (True, not flags & _UNIDIRECTIONAL)
-        self.replies += _control(_SYN_REPLY, struct.pack(">I", stream) + self._header_writer.write({}))
+        self._replies += _control(_SYN_REPLY, struct.pack(">I", stream) + self._header_writer.write({}))
         events.append(Opened(stream, headers))
         if flags & _FIN:
             self._client_finished(stream, events)
@@ -151,7 +157,7 @@ class SpdyFraming:
     def _ping(self, _flags: int, payload: bytes, _events: list[Event]) -> None:
         (number,) = struct.unpack_from(">I", payload)
         if number % 2:  # the client's own; even ones would be answers to ours
-            self.replies += _control(_PING, struct.pack(">I", number))
+            self._replies += _control(_PING, struct.pack(">I", number))
 
     def _goaway(self, _flags: int, _payload: bytes, events: list[Event]) -> None:
         events.append(Closed())
@@ -172,7 +178,7 @@ class SpdyFraming:
             raise ProtocolError(str(error)) from None
 
     def _reset(self, stream: int, status: int) -> None:
-        self.replies += _control(_RST_STREAM, struct.pack(">II", stream, status))
+        self._replies += _control(_RST_STREAM, struct.pack(">II", stream, status))
 
     # -- sending
 

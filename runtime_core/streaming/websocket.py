@@ -25,7 +25,7 @@ class _Messages:
     """The bytes of WebSocket messages, as they come: a message is not collected."""
 
     def __init__(self) -> None:
-        self.replies = bytearray()
+        self._replies = bytearray()
         self._connection = Connection(ConnectionType.SERVER)
 
     def receive(self, data: bytes) -> Iterator[tuple[bytes, bool] | None]:
@@ -40,29 +40,35 @@ class _Messages:
             elif isinstance(event, TextMessage):
                 yield event.data.encode(), event.message_finished
             elif isinstance(event, Ping):
-                self.replies += self._connection.send(event.response())
+                self._replies += self._connection.send(event.response())
             elif isinstance(event, CloseConnection):
-                self._answer_close(event)
+                self._replies += self._send(event.response())
                 yield None
                 return
 
-    def _answer_close(self, event: CloseConnection) -> None:
-        try:
-            self.replies += self._connection.send(event.response())
-        except LocalProtocolError:
-            return  # ours was first
+    def take_replies(self) -> bytes:
+        """Pongs, and the answer to a close."""
+        replies = bytes(self._replies)
+        self._replies.clear()
+        return replies
 
     def binary(self, data: bytes) -> bytes:
-        return self._connection.send(BytesMessage(data=data))
+        """The frame of a message."""
+        return self._send(BytesMessage(data=data))
 
     def text(self, data: str) -> bytes:
-        return self._connection.send(TextMessage(data=data))
+        """The frame of a message."""
+        return self._send(TextMessage(data=data))
 
     def close(self) -> bytes:
+        """The frame that ends the connection."""
+        return self._send(CloseConnection(code=CloseReason.NORMAL_CLOSURE))
+
+    def _send(self, message: BytesMessage | TextMessage | CloseConnection) -> bytes:
         try:
-            return self._connection.send(CloseConnection(code=CloseReason.NORMAL_CLOSURE))
+            return self._connection.send(message)
         except LocalProtocolError:
-            return b""  # the client's was first
+            return b""  # the client has closed the connection
 
 
 class ChannelFraming:
@@ -75,9 +81,9 @@ class ChannelFraming:
         self._undecoded = b""  # of a base64 message
         self._opened = [Opened(channel) for channel in range(channels)]
 
-    @property
-    def replies(self) -> bytearray:
-        return self._messages.replies
+    def take_replies(self) -> bytes:
+        """See channels.Framing."""
+        return self._messages.take_replies()
 
     def receive(self, data: bytes) -> list[Event]:
         """See channels.Framing. What is meant for a channel that is not there is dropped, as Kubernetes does."""
@@ -137,13 +143,9 @@ class TunnelFraming:
     def __init__(self, inner: Framing) -> None:
         self._messages, self._inner = _Messages(), inner
 
-    @property
-    def replies(self) -> bytearray:
-        """The inner framing's are wrapped as they are taken."""
-        if self._inner.replies:
-            self._messages.replies += self._messages.binary(bytes(self._inner.replies))
-            self._inner.replies.clear()
-        return self._messages.replies
+    def take_replies(self) -> bytes:
+        """See channels.Framing."""
+        return b"".join(self._wrap(self._inner.take_replies())) + self._messages.take_replies()
 
     def receive(self, data: bytes) -> list[Event]:
         """See channels.Framing."""

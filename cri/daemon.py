@@ -25,7 +25,7 @@ from runtime_core.serving import listen
 from runtime_core.serving.stop import stop_signals
 from runtime_core.store.database import Database
 from runtime_core.store.locks import lock_file
-from runtime_core.streaming.client import Streams, StreamSettings
+from runtime_core.streaming.client import Streams
 
 _DRAIN_SECONDS = 10
 
@@ -91,7 +91,7 @@ class Daemon:
             node=node,
             facts=facts,
             log=self._log,
-            streams=Streams(self._launcher, StreamSettings()),
+            streams=Streams(self._launcher, settings.streaming),
             handlers={name: runtime.features() for name, runtime in node.runtimes.items()},
         )
 

@@ -35,7 +35,7 @@ class DemoNode:
         (self.directory / "cni" / "10-demo.conflist").write_text(json.dumps(self._network()))
 
     def start(self, *options: str) -> None:
-        """Start the daemon, with more `options`, and wait for its ready line; Unavailable with its last words when there is none."""
+        """Start the daemon and wait for its ready line; Unavailable with its last words when there is none."""
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [

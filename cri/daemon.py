@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from cri.container.create import host_device
+from cri.events import Events
 from cri.server import gates
 from cri.service import Service
 from cri.settings import RuntimeHandler, Settings
@@ -55,6 +56,7 @@ class Daemon:
         memory.give_back()
         print(f"trivet-cri is ready on {path}", flush=True)
         os.read(ended, 1)
+        service.events.close()
         server.stop(_DRAIN_SECONDS).wait()
         path.unlink(missing_ok=True)
         service.streams.close()
@@ -91,6 +93,7 @@ class Daemon:
             node=node,
             facts=facts,
             log=self._log,
+            events=Events(node),
             streams=Streams(self._launcher, settings.streaming),
             handlers={name: runtime.features() for name, runtime in node.runtimes.items()},
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cri.api.v1 import api_pb2 as api
+from cri.events import Events
 from cri.listing import Items
 from cri.operations import Operations
 from cri.translate import status
@@ -24,6 +25,7 @@ class Service:
     #: runtime handler → what it can do, for Status
     handlers: dict[str, dict[str, Any]]
     streams: Streams
+    events: Events
     cgroup_driver: str = "cgroupfs"
     default_cgroup_parent: str = "/trivet"
     operations: Operations = field(default_factory=Operations)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,7 +72,6 @@ class Node:
         )
         self.locks = Locks()
         self._ended: dict[str, threading.Event] = {}
-        self.on_change: Callable[[ContainerRecord], None] = lambda _record: None
 
     # -- looking up
 
@@ -148,7 +147,7 @@ class Node:
             )
 
         try:
-            self.on_change(self.containers.update(end.container_id, change))
+            self.containers.update(end.container_id, change)
         except NotFound:
             return  # removed meanwhile
         event = self._ended.get(end.container_id)

@@ -24,6 +24,6 @@ def test_what_a_kubelet_needs_to_run_pods_is_there() -> None:
     """Only checkpoints, events, metrics and pod resize are for later."""
     missing = {method.name for method in api.DESCRIPTOR.services_by_name["RuntimeService"].methods} - set(RUNTIME)
     assert missing == {
-        "CheckpointContainer", "CheckpointPod", "RestorePod", "GetContainerEvents",
+        "CheckpointContainer", "CheckpointPod", "RestorePod",
         "ListMetricDescriptors", "ListPodSandboxMetrics", "StreamPodSandboxMetrics", "UpdatePodSandboxResources",
     }  # fmt: skip

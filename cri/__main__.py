@@ -11,7 +11,7 @@ from cri.settings import DEFAULT_FILE, Settings
 from runtime_core import command_line, config
 from runtime_core.launcher.client import Launcher
 
-_MONITOR, _UNPACK = "runtime_core.monitor.server", "runtime_core.images.unpack_worker"
+_JOBS = ["runtime_core.monitor.server", "runtime_core.images.unpack_worker", "runtime_core.streaming.server"]
 
 
 def main() -> NoReturn:
@@ -26,7 +26,7 @@ def _main() -> int:
     command_line.need_root("serve makes namespaces, mounts and cgroups for pods")
     settings = config.settings(Settings, arguments, DEFAULT_FILE)
     cgroups = _cgroup_entry(settings.cgroup_manager)
-    launcher = Launcher.start([_MONITOR, _UNPACK, cgroups.partition(":")[0]])
+    launcher = Launcher.start([*_JOBS, cgroups.partition(":")[0]])
     from cri.daemon import Daemon  # now: it brings grpc, and with it threads
 
     Daemon(settings, launcher, cgroups).run()

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from cri.container.create import host_device
+from cri.events import Events
 from cri.server import gates
 from cri.service import Service
 from cri.settings import RuntimeHandler, Settings
@@ -25,6 +26,7 @@ from runtime_core.serving import listen
 from runtime_core.serving.stop import stop_signals
 from runtime_core.store.database import Database
 from runtime_core.store.locks import lock_file
+from runtime_core.streaming.client import Streams
 
 _DRAIN_SECONDS = 10
 
@@ -55,8 +57,10 @@ class Daemon:
         memory.give_back()
         print(f"trivet-cri is ready on {path}", flush=True)
         os.read(ended, 1)
+        service.events.close()
         server.stop(_DRAIN_SECONDS).wait()
         path.unlink(missing_ok=True)
+        service.streams.close()
         service.node.network.close()
         self._launcher.close()
         database.close()
@@ -92,6 +96,8 @@ class Daemon:
             node=node,
             facts=facts,
             log=self._log,
+            events=Events(node),
+            streams=Streams(self._launcher, settings.streaming),
             handlers={name: runtime.features() for name, runtime in node.runtimes.items()},
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message_factory import GetMessageClass
 
 from cri.api.v1 import api_pb2 as api
-from cri.container import create, exec_sync, reopen_log, start, update_resources
+from cri.container import create, events, exec_sync, reopen_log, start, update_resources
 from cri.container import list as container_list
 from cri.container import remove as container_remove
 from cri.container import stats as container_stats
@@ -27,6 +27,8 @@ from cri.sandbox import stats as sandbox_stats
 from cri.sandbox import status as sandbox_status
 from cri.sandbox import stop as sandbox_stop
 from cri.service import Service
+from cri.streaming import attach, port_forward
+from cri.streaming import exec as streaming_exec
 from runtime_core.serving.gate import Gate
 
 RUNTIME: dict[str, Callable[..., Any]] = {
@@ -53,6 +55,10 @@ RUNTIME: dict[str, Callable[..., Any]] = {
     "UpdateContainerResources": update_resources.update_container_resources,
     "ReopenContainerLog": reopen_log.reopen_container_log,
     "ExecSync": exec_sync.exec_sync,
+    "GetContainerEvents": events.get_container_events,
+    "Exec": streaming_exec.open_exec,
+    "Attach": attach.open_attach,
+    "PortForward": port_forward.open_port_forward,
     "ContainerStats": container_stats.container_stats,
     "ListContainerStats": container_stats.list_container_stats,
     "StreamContainerStats": container_stats.stream_container_stats,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cri.api.v1 import api_pb2 as api
+from cri.events import Events
 from cri.listing import Items
 from cri.operations import Operations
 from cri.translate import status
@@ -13,6 +14,7 @@ from cri.translate.container import Facts
 from runtime_core.log import Log
 from runtime_core.sandbox.node import Node
 from runtime_core.sandbox.records import ContainerRecord, SandboxRecord
+from runtime_core.streaming.client import Streams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class Service:
     log: Log
     #: runtime handler → what it can do, for Status
     handlers: dict[str, dict[str, Any]]
+    streams: Streams
+    events: Events
     cgroup_driver: str = "cgroupfs"
     default_cgroup_parent: str = "/trivet"
     operations: Operations = field(default_factory=Operations)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from runtime_core.errors import InvalidArgument
+from runtime_core.streaming.client import StreamSettings
 
 #: a DNS label, as Kubernetes has it
 _HANDLER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -49,6 +50,8 @@ class Settings:
     pull_least_rate: Annotated[int, "bytes a second, over a minute, that a blob must bring"] = 1024
     largest_layer: Annotated[int, "bytes that an image's layer may have when it is unpacked"] = 1 << 36
     log_level: Annotated[Literal["debug", "info", "warning", "error"], "least important line that is logged"] = "info"
+    #: exec, attach and port-forward
+    streaming: StreamSettings = field(default_factory=StreamSettings)
     #: beside HANDLERS
     runtime_handlers: Mapping[str, RuntimeHandler] = field(default_factory=dict)
 

@@ -107,7 +107,7 @@ class Cluster(Node):
         self._start("kube-apiserver", *self._api_server(keys))
         wait_for("the API server", self._is_ready, 90)
         self._start(
-            "kube-controller-manager", f"--kubeconfig={self._kubeconfig()}", f"--controllers={','.join(_CONTROLLERS)}",
+            "kube-controller-manager", f"--kubeconfig={self.kubeconfig()}", f"--controllers={','.join(_CONTROLLERS)}",
             "--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0",
             "--attach-detach-reconcile-sync-period=2s", "--pvclaimbinder-sync-period=2s",
         )  # fmt: skip
@@ -140,7 +140,7 @@ class Cluster(Node):
         except OSError:
             return False
 
-    def _kubeconfig(self) -> Path:
+    def kubeconfig(self) -> Path:
         path = self.directory / "kubeconfig"
         server = {"server": f"https://{_ADDRESS}:{_PORT}", "insecure-skip-tls-verify": True}
         document = {
@@ -159,7 +159,7 @@ class Cluster(Node):
         self._kubelet = subprocess.Popen(
             [
                 str(self._kubelet_program), "--config", str(config), "--root-dir", str(self._kubelet_directory),
-                "--hostname-override", NODE, "--kubeconfig", str(self._kubeconfig()), "--node-ip", _ADDRESS, "--v", "4",
+                "--hostname-override", NODE, "--kubeconfig", str(self.kubeconfig()), "--node-ip", _ADDRESS, "--v", "4",
             ],
             stdout=log, stderr=log,
         )  # fmt: skip
@@ -167,7 +167,7 @@ class Cluster(Node):
         wait_for("the node", lambda: self.api.exists(f"/api/v1/nodes/{NODE}"), 60)
 
     def _kubelet_config(self) -> dict[str, Any]:
-        return {**super()._kubelet_config(), "registerNode": True, "enableControllerAttachDetach": True}
+        return {**super()._kubelet_config(), "address": "0.0.0.0", "registerNode": True, "enableControllerAttachDetach": True}
 
     @property
     def driver_socket(self) -> Path:

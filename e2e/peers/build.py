@@ -12,6 +12,8 @@ _PACKAGES = {
     "kubelet": ("kubelet", "k8s.io/kubernetes/cmd/kubelet", ""),
     "kube-apiserver": ("kubelet", "k8s.io/kubernetes/cmd/kube-apiserver", ""),
     "kube-controller-manager": ("kubelet", "k8s.io/kubernetes/cmd/kube-controller-manager", ""),
+    "kubectl": ("kubelet", "k8s.io/kubernetes/cmd/kubectl", ""),
+    "streams": ("streams", ".", ""),
     "etcd": ("etcd", "go.etcd.io/etcd/server/v3", ""),
     "registry": ("registry", "github.com/distribution/distribution/v3/cmd/registry", ""),
     "containerd": ("containerd", "github.com/containerd/containerd/v2/cmd/containerd", ""),

@@ -251,7 +251,10 @@ class _Exec:
         self.pod_id, self.id, self.pid, self._exit_code = pod_id, number, 0, -1
         pipes = [os.pipe2(os.O_CLOEXEC) for _stream in range(2)]
         self._readers = [reader for reader, _writer in pipes]
-        self.writers: tuple[int, ...] = tuple(writer for _reader, writer in pipes)
+        #: the process's stdin, stdout and stderr
+        self.writers: tuple[int, ...] = (
+            os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), *(writer for _reader, writer in pipes),
+        )  # fmt: skip
         self._output: dict[int, bytearray] = {reader: bytearray() for reader in self._readers}
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._lock = threading.Lock()

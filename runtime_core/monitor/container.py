@@ -13,10 +13,12 @@ from runtime_core.container.request import CreateRequest
 from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.kernel import failpoint, paths, unforeseen
 from runtime_core.monitor import exit_record
+from runtime_core.monitor.attached import AttachedClient
 from runtime_core.monitor.cri_log import LineWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from typing import Any
 
     from runtime_core.interfaces.cgroup_manager import CgroupManager
@@ -29,7 +31,9 @@ class Container:
     """States: created → running → stopped."""
 
     __slots__ = (
+        "_attached",
         "_init",
+        "_slow",
         "_stdin",
         "cgroup_path",
         "cgroups",
@@ -46,6 +50,8 @@ class Container:
         "seccomp",
         "started_at",
         "status",
+        "stdin_once",
+        "terminal",
     )  # fmt: skip
 
     def __init__(
@@ -61,7 +67,11 @@ class Container:
         self.output: dict[int, LineWriter] = {}
         self.dropped = self.started_at = 0
         self.exit: dict[str, Any] | None = None
-        self._stdin = -1
+        #: with a terminal its master, which is also among `output`
+        self._stdin = self.terminal = -1
+        self.stdin_once: bool = request["stdin_once"]
+        self._attached: list[AttachedClient] = []
+        self._slow: list[socket.socket] = []
         # Known on disk before it exists: who cleans up after a dead monitor finds the cgroup here.
         exit_record.write(directory + "/containers", self.id, {"cgroup": self.cgroup_path})
         try:
@@ -97,7 +107,10 @@ class Container:
         self.pid, self.pidfd = self._init.pid, self._init.pidfd
         if is_terminal:
             os.set_blocking(self._init.console, False)
-            self.output[self._init.console] = LineWriter("stdout")
+            self.terminal = self._init.console
+            self.output[self.terminal] = LineWriter("stdout")
+            if request["stdin"]:
+                self._stdin = os.dup(self.terminal)
 
     def _open_stdio(self, *, keeps_stdin: bool) -> list[int]:
         if keeps_stdin:
@@ -131,8 +144,54 @@ class Container:
         except OSError:  # EIO: the last slave of a terminal was closed
             data = b""
         writer = self.output[descriptor]
+        if self._attached and data:
+            self._copy(writer.stream, data)
         self._log(writer, writer.feed(data, time.time_ns()) if data else writer.finish(time.time_ns()))
         return bool(data)
+
+    # -- attached clients
+
+    def attach(self, connection: socket.socket, wanted: dict[str, bool]) -> dict[str, int]:
+        """Copy the output to one more client: stream → descriptor for it, "stdin" and "terminal" among them where
+        there are such."""
+        client = AttachedClient(connection, has_stdin=wanted["stdin"] and self._stdin >= 0)
+        streams = ("stdout",) if self.terminal >= 0 else ("stdout", "stderr")
+        found = {stream: client.follow(stream) for stream in streams if wanted[stream]}
+        if client.has_stdin:
+            found["stdin"] = os.dup(self._stdin)
+        if self.terminal >= 0:
+            found["terminal"] = os.dup(self.terminal)
+        self._attached.append(client)
+        return found
+
+    def _copy(self, stream: str, data: bytes) -> None:
+        for client in self._attached[:]:
+            if not client.write(stream, data):
+                self._slow.append(client.connection)
+                self._forget(client)
+
+    def slow_clients(self) -> list[socket.socket]:
+        """Those that were let go since the last look."""
+        slow, self._slow = self._slow, []
+        return slow
+
+    def detach(self, connection: socket.socket) -> None:
+        """The client has gone."""
+        for client in self._attached[:]:
+            if client.connection is connection:
+                self.stdin_ended(connection)
+                self._forget(client)
+
+    def _forget(self, client: AttachedClient) -> None:
+        self._attached.remove(client)
+        client.close()
+
+    def stdin_ended(self, connection: socket.socket) -> None:
+        """An attached client sends nothing more: the program sees that when its stdin is for one client only."""
+        is_first = any(client.connection is connection and client.has_stdin for client in self._attached)
+        if is_first and self.stdin_once and self._stdin >= 0:
+            os.close(self._stdin)
+            self._stdin = -1
 
     def _log(self, writer: LineWriter, lines: bytes) -> None:
         """Append `lines`. A full disk must not stop the program: what it does not take is lost, by whole lines."""
@@ -206,6 +265,8 @@ class Container:
         for descriptor in (*self.output, self.log, self._stdin, getattr(self, "pidfd", -1)):
             if descriptor >= 0:
                 os.close(descriptor)
+        for client in self._attached[:]:
+            self._forget(client)
         self.output.clear()
         self.log = self._stdin = self.pidfd = -1
 

@@ -18,9 +18,10 @@ _STAMP = len("2016-10-06T00:17:09.794669702Z")
 class LineWriter:
     """One stream's state: what of a line has come without its end, and whether what was written of it has one."""
 
-    __slots__ = ("_full", "_is_open", "_is_torn", "_partial", "_rest", "_was_open")
+    __slots__ = ("_full", "_is_open", "_is_torn", "_partial", "_rest", "_was_open", "stream")
 
     def __init__(self, stream: str) -> None:
+        self.stream = stream
         self._full, self._partial = f" {stream} F ".encode(), f" {stream} P ".encode()
         self._rest = b""
         #: the last piece given out was a partial one, and so was the one before the last call

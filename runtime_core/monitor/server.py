@@ -31,7 +31,7 @@ from runtime_core.monitor.container import Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 _DRAIN_READS = 256
@@ -65,6 +65,8 @@ class Monitor:
         self._cgroups = entry_point.load(cgroups)()
         self._containers: dict[str, Container] = {}
         self._children: dict[int, Callable[[int], None]] = {}
+        #: PID → who asked for this exec, and in which container
+        self._execs: dict[int, tuple[socket.socket, Container]] = {}
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._connections: dict[int, socket.socket] = {}
@@ -127,25 +129,36 @@ class Monitor:
             self._drop(connection)
             return
         reply: dict[str, Any] = {"id": request.get("id")}
+        handed: list[int] = []
         try:
-            reply["result"] = _OPERATIONS[request["op"]](self, request, descriptors, connection)
+            result = _OPERATIONS[request["op"]](self, request, descriptors, connection)
+            reply["result"], handed = result if isinstance(result, tuple) else (result, handed)
         except Exception as error:  # noqa: BLE001  the edge of a process: the daemon raises it again
             reply["error"] = _describe(error)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        self._send(connection, reply)
+        self._send(connection, reply, handed)
+        for descriptor in handed:
+            os.close(descriptor)
 
-    def _send(self, connection: socket.socket, message: dict[str, Any]) -> None:
+    def _send(self, connection: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         try:
-            messages.send(connection, message)
+            messages.send(connection, message, descriptors)
         except (OSError, TrivetError):  # who gets no answer must not wait for one
             self._drop(connection)
 
     def _drop(self, connection: socket.socket) -> None:
-        if self._connections.pop(connection.fileno(), None) is not None:
-            self._unwatch(connection.fileno())
-            connection.close()
+        """What was begun for this connection ends with it: execs are killed, attached clients forgotten."""
+        if self._connections.pop(connection.fileno(), None) is None:
+            return
+        self._unwatch(connection.fileno())
+        connection.close()
+        for pid, (asker, container) in list(self._execs.items()):
+            if asker is connection:
+                self._kill_family(container, pid)
+        for container in self._containers.values():
+            container.detach(connection)
 
     # -- children
 
@@ -193,6 +206,8 @@ class Monitor:
 
     def _read_output(self, container: Container, descriptor: int) -> bool:
         if descriptor in container.output and container.read_output(descriptor):
+            for connection in container.slow_clients():
+                self._send(connection, {"event": "detached", "reason": "the client reads more slowly than the container writes"})
             return True
         if container.output.pop(descriptor, None) is not None:
             self._unwatch(descriptor)
@@ -234,37 +249,54 @@ class Monitor:
             exit_record.remove(f"{self._directory}/{directory}", request["container_id"])
         return {}
 
-    def _exec(self, request: dict[str, Any], descriptors: list[int], connection: socket.socket) -> dict[str, Any]:
-        container = self._get(request)
-        if container.status != "running":
-            raise FailedPrecondition(f"container {container.id} is {container.status}, not running")
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            executed = container_exec.execute(
-                container_exec.ExecRequest(
-                    init_pidfd=container.pidfd,
-                    process=request["process"],
-                    stdio=(null, descriptors[0], descriptors[1]),
-                    seccomp=container.seccomp,
-                    cgroups=self._cgroups,
-                    cgroup_path=container.cgroup_path,
-                    user_namespace=self._user_namespace,
-                )
+    def _exec(
+        self, request: dict[str, Any], descriptors: list[int], connection: socket.socket
+    ) -> tuple[dict[str, Any], list[int]]:
+        """The process's stdin, stdout and stderr came along; a terminal's master goes back."""
+        container = self._running(request)
+        if request.get("session"):
+            connection.setblocking(False)  # a session that does not read is dropped, not waited for
+        executed = container_exec.execute(
+            container_exec.ExecRequest(
+                init_pidfd=container.pidfd,
+                process=request["process"],
+                stdio=tuple(descriptors) if descriptors else (0, 1, 2),  # type: ignore[arg-type]
+                seccomp=container.seccomp,
+                cgroups=self._cgroups,
+                cgroup_path=container.cgroup_path,
+                user_namespace=self._user_namespace,
             )
-        finally:
-            os.close(null)
+        )
         os.close(executed.pidfd)
-        event = {"event": "exec_exit", "exec_id": request["exec_id"]}
-        self._children[executed.pid] = lambda code: self._send(connection, {**event, "exit_code": code})
-        return {"pid": executed.pid}
+        self._execs[executed.pid] = (connection, container)
+        self._children[executed.pid] = lambda code: self._exec_ended(executed.pid, request["exec_id"], code)
+        return {"pid": executed.pid}, [executed.console] if executed.console >= 0 else []
+
+    def _exec_ended(self, pid: int, exec_id: str, exit_code: int) -> None:
+        connection, _container = self._execs.pop(pid)
+        self._send(connection, {"event": "exec_exit", "exec_id": exec_id, "exit_code": exit_code})
 
     def _exec_kill(self, request: dict[str, Any], _descriptors: list[int], _connection: socket.socket) -> dict[str, Any]:
-        container = self._get(request)
-        for pid in family(request["pid"], self._cgroups.processes(container.cgroup_path)):
+        self._kill_family(self._get(request), request["pid"])
+        return {}
+
+    def _kill_family(self, container: Container, leader: int) -> None:
+        for pid in family(leader, self._cgroups.processes(container.cgroup_path)):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+    def _attach(
+        self, request: dict[str, Any], _descriptors: list[int], connection: socket.socket
+    ) -> tuple[dict[str, Any], list[int]]:
+        container = self._running(request)
+        connection.setblocking(False)  # as for an exec
+        streams = container.attach(connection, request)
+        return {"streams": list(streams)}, list(streams.values())
+
+    def _close_stdin(self, request: dict[str, Any], _descriptors: list[int], connection: socket.socket) -> dict[str, Any]:
+        self._get(request).stdin_ended(connection)
         return {}
 
     def _reopen_log(self, request: dict[str, Any], _descriptors: list[int], _connection: socket.socket) -> dict[str, Any]:
@@ -289,6 +321,12 @@ class Monitor:
         self._is_ending = True
         return {}
 
+    def _running(self, request: dict[str, Any]) -> Container:
+        container = self._get(request)
+        if container.status != "running":
+            raise FailedPrecondition(f"container {container.id} is {container.status}, not running")
+        return container
+
     def _get(self, request: dict[str, Any]) -> Container:
         container = self._containers.get(request["container_id"])
         if container is None:
@@ -303,6 +341,8 @@ _OPERATIONS: dict[str, Any] = {
     "delete": Monitor._delete,
     "exec": Monitor._exec,
     "exec_kill": Monitor._exec_kill,
+    "attach": Monitor._attach,
+    "close_stdin": Monitor._close_stdin,
     "reopen_log": Monitor._reopen_log,
     "state": Monitor._state,
     "shutdown": Monitor._shutdown,

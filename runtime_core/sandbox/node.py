@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -93,7 +93,6 @@ class Node:
         self._opening: dict[str, str] = {}
         self._lost: set[str] = set()
         self._opening_lock = threading.Lock()
-        self.on_change: Callable[[ContainerRecord], None] = lambda _record: None
 
     # -- looking up
 
@@ -184,7 +183,7 @@ class Node:
             )
 
         try:
-            self.on_change(self.containers.update(end.container_id, change))
+            self.containers.update(end.container_id, change)
         except NotFound:
             return  # not recorded yet, or removed meanwhile
         if expected is not None:

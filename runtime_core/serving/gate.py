@@ -28,6 +28,8 @@ class Call:
 
     method: str
     _time_remaining: Callable[[], float | None]
+    #: calls its argument when the client has its answer, or does not want it any more; at once when that is so already
+    on_end: Callable[[Callable[[], None]], object] = lambda _callback: None
 
     def time_remaining(self) -> float | None:
         """Seconds that the client will still wait, None for ever (which gRPC gives as centuries)."""
@@ -97,7 +99,7 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc, type-arg]
         def serve(request: Any, context: Any) -> Iterator[Any]:
             started = time.monotonic()
             try:
-                yield from function(service, request, Call(name, context.time_remaining))
+                yield from function(service, request, Call(name, context.time_remaining, _watch_end(context)))
             except GeneratorExit:
                 self._timings.add(name, grpc.StatusCode.CANCELLED.name, time.monotonic() - started)
                 raise
@@ -125,6 +127,14 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc, type-arg]
         level = "debug" if name.startswith(_QUIET) or name.endswith("Status") else "info"
         if self._log.is_on(level):
             (self._log.debug if level == "debug" else self._log.info)("call", method=name, ms=_milliseconds(started))
+
+
+def _watch_end(context: Any) -> Callable[[Callable[[], None]], object]:
+    def watch(callback: Callable[[], None]) -> None:
+        if not context.add_callback(callback):
+            callback()
+
+    return watch
 
 
 def _missing(service: Any, request: Any, call: Call) -> Any:

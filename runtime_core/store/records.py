@@ -26,6 +26,8 @@ class Collection(Generic[Record]):
     ) -> None:
         self._database, self._kind = database, kind
         self._encode = encode
+        #: called after each change with the record before (None: it is new) and after (None: it is deleted)
+        self.on_change: Callable[[Record | None, Record | None], None] = lambda _before, _after: None
         self._lock = threading.Lock()
         self._changing = threading.Lock()
         self._records: dict[str, Record] = {
@@ -54,7 +56,9 @@ class Collection(Generic[Record]):
                 (self._kind, key, document),
             )
             with self._lock:
+                before = self._records.get(key)
                 self._records[key] = record
+        self.on_change(before, record)
 
     def update(self, key: str, change: Callable[[Record], Record]) -> Record:
         """Put what `change` makes of the present record, atomically; NotFound when there is none."""
@@ -68,4 +72,6 @@ class Collection(Generic[Record]):
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM records WHERE kind = ? AND id = ?", (self._kind, key))
             with self._lock:
-                self._records.pop(key, None)
+                before = self._records.pop(key, None)
+        if before is not None:
+            self.on_change(before, None)

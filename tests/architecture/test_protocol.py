@@ -21,9 +21,9 @@ def test_every_handler_serves_an_rpc_that_exists() -> None:
 
 
 def test_what_a_kubelet_needs_to_run_pods_is_there() -> None:
-    """Only streaming, checkpoints, events, metrics and pod resize are for later."""
+    """Only checkpoints, events, metrics and pod resize are for later."""
     missing = {method.name for method in api.DESCRIPTOR.services_by_name["RuntimeService"].methods} - set(RUNTIME)
     assert missing == {
-        "Exec", "Attach", "PortForward", "CheckpointContainer", "CheckpointPod", "RestorePod", "GetContainerEvents",
+        "CheckpointContainer", "CheckpointPod", "RestorePod",
         "ListMetricDescriptors", "ListPodSandboxMetrics", "StreamPodSandboxMetrics", "UpdatePodSandboxResources",
     }  # fmt: skip

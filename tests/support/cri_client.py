@@ -54,3 +54,7 @@ class Client:
 
     def contents(self, log: str = "c.log") -> list[str]:
         return [line.split(" ", 3)[3] for line in (self.logs / log).read_text().splitlines()]
+
+    def commands(self, container: str) -> bytes:
+        """Command lines of all processes that the container sees, their words ended by NUL."""
+        return bytes(self.exec(container, "sh", "-c", "cat /proc/[0-9]*/cmdline").stdout)

@@ -34,7 +34,7 @@ class DemoNode:
         (self.directory / "cni").mkdir()
         (self.directory / "cni" / "10-demo.conflist").write_text(json.dumps(self._network()))
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start the daemon and wait for its ready line; Unavailable with its last words when there is none."""
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -42,7 +42,7 @@ class DemoNode:
                     sys.executable, "-m", "cri", "serve", "--listen", f"unix://{self.directory}/cri.sock",
                     "--root", str(self.directory / "root"), "--state", str(self.directory / "state"),
                     "--cni-conf-dir", str(self.directory / "cni"), "--cni-bin-dir", str(self.directory / "bin"),
-                    "--registry-dir", str(self.directory / "registries"),
+                    "--registry-dir", str(self.directory / "registries"), *options,
                 ],
                 stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip

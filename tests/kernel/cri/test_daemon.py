@@ -65,8 +65,8 @@ def test_exec_sync_ends_at_its_time_out_with_all_it_started(client: Client, pod:
     with pytest.raises(grpc.RpcError) as refused:
         client.exec(container, "sh", "-c", "sleep 77 & sleep 78", timeout=1)
     assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert b"sleep\x00100" in _commands(client, container)
-    wait_for("they are gone", lambda: b"sleep\x007" not in _commands(client, container), 10)
+    assert b"sleep\x00100" in client.commands(container)
+    wait_for("they are gone", lambda: b"sleep\x007" not in client.commands(container), 10)
 
 
 def test_a_background_child_does_not_hold_exec_sync(client: Client, pod: str) -> None:
@@ -150,7 +150,7 @@ def test_containers_of_a_shared_pid_namespace_see_each_other(client: Client) -> 
     security = api.LinuxContainerSecurityContext(namespace_options=options)
     client.run(pod, "sleep 4321", name="a", security=security)
     other = client.run(pod, "sleep 100", name="b", security=security)
-    assert b"sleep\x004321" in _commands(client, other)
+    assert b"sleep\x004321" in client.commands(other)
     assert client.exec(other, "ls", "/proc/1/root/").stdout == b""
     client.runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod))
 
@@ -233,8 +233,3 @@ def test_an_endpoint_that_cannot_be_is_refused(listen: str, tmp_path: Path) -> N
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=_ROOT)
     assert ended.returncode != 0
     assert "--listen" in ended.stderr
-
-
-def _commands(client: Client, container: str) -> bytes:
-    """Command lines of all processes that the container sees."""
-    return bytes(client.exec(container, "sh", "-c", "cat /proc/[0-9]*/cmdline").stdout)

@@ -1,0 +1,26 @@
+"""PortForward: a URL at which connections to the pod's ports can be had."""
+
+from __future__ import annotations
+
+import os
+
+from cri.api.v1 import api_pb2 as api
+from cri.service import Service
+from runtime_core.errors import FailedPrecondition, InvalidArgument
+from runtime_core.serving.gate import Call
+
+
+def open_port_forward(service: Service, request: api.PortForwardRequest, _call: Call) -> api.PortForwardResponse:
+    for number, port in enumerate(request.port):
+        if not 0 < port < 65536:
+            raise InvalidArgument(f"port[{number}]: {port} is no port")
+    record = service.node.sandbox(request.pod_sandbox_id)
+    if not record.is_ready:
+        raise FailedPrecondition(f"pod sandbox {record.spec.id} is not ready")
+    grant = {"pod_id": record.spec.id, "ports": list(request.port)}
+    namespace = os.open(record.netns_path, os.O_RDONLY | os.O_CLOEXEC) if record.netns_path else -1
+    try:
+        return api.PortForwardResponse(url=service.streams.url("portforward", grant, namespace))
+    finally:
+        if namespace >= 0:
+            os.close(namespace)

@@ -1,0 +1,173 @@
+"""The streaming server: a process that forks one for each connection and keeps the tokens.
+
+Theory of operation. The launcher forks it when the first exec, attach or port-forward is asked for; it brings the
+libraries that a stream needs into itself alone. The daemon tells it what each token allows. A connection is a
+process: when it ends, whatever it had is gone with it. A token is good once and for a minute. When the daemon goes,
+no connection is accepted any more, and those that are there go on to their end.
+
+From the daemon: {"id", "token", "grant", "seconds"} with the descriptor of a network namespace or none
+                 → {"id"} or {"id", "error"}.
+From a session:  {"kind", "token"} → {"grant"} with the descriptor, or {"refused"}.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from runtime_core.kernel import syscalls
+from runtime_core.launcher import messages
+
+MOST_TOKENS = 1000
+MOST_SESSIONS = 1024
+
+
+def main(argument: dict[str, Any], descriptors: list[int]) -> None:
+    """The launcher's job. `argument`: {"paths", "settings"}; `descriptors`: the daemon's socket, the listener."""
+    sys.path.extend(argument["paths"])
+    StreamingServer(argument["settings"], *descriptors).serve()
+
+
+class _Token:
+    __slots__ = ("deadline", "descriptors", "grant")
+
+    def __init__(self, grant: dict[str, Any], descriptors: list[int], deadline: float) -> None:
+        self.grant, self.descriptors, self.deadline = grant, descriptors, deadline
+
+
+class StreamingServer:
+    """One thread: see the module."""
+
+    def __init__(self, settings: dict[str, Any], daemon: int, listener: int) -> None:
+        from runtime_core.streaming import session, tls
+
+        syscalls.set_process_name("trivet-streams")
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        self._settings, self._session = settings, session
+        self._context = tls.context(settings)
+        self._daemon: socket.socket | None = socket.socket(fileno=daemon)
+        self._listener: socket.socket | None = socket.socket(fileno=listener)
+        self._tokens: dict[str, _Token] = {}
+        #: asking socket of a session → the same as an object; a session closes its own when it ends
+        self._sessions: dict[int, socket.socket] = {}
+        self._poller = select.poll()
+        for watched in (self._daemon, self._listener):
+            self._poller.register(watched, select.POLLIN)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a session ended: the kernel reaps
+        gc.collect()
+        gc.freeze()
+
+    def serve(self) -> None:
+        """Until the daemon has gone and the last session has ended."""
+        while self._daemon is not None or self._sessions:
+            ready = [descriptor for descriptor, _event in self._poller.poll()]
+            if self._daemon is not None and self._daemon.fileno() in ready:
+                self._hear_daemon(self._daemon)  # first: a connection may have come with a token that is still in there
+            for descriptor in ready:
+                if descriptor in self._sessions:
+                    self._hear_session(self._sessions[descriptor])
+                elif self._listener is not None and descriptor == self._listener.fileno():
+                    self._accept(self._listener)
+
+    # -- the daemon
+
+    def _hear_daemon(self, daemon: socket.socket) -> None:
+        try:
+            request, descriptors = messages.receive(daemon)
+            messages.send(daemon, {"id": request["id"], **self._add(request, descriptors)})
+        except (EOFError, OSError):
+            self._stop_listening()
+
+    def _add(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        now = time.monotonic()
+        for token in [token for token, kept in self._tokens.items() if kept.deadline < now]:
+            _close(self._tokens.pop(token).descriptors)
+        if len(self._tokens) >= MOST_TOKENS:
+            _close(descriptors)
+            return {"error": f"{MOST_TOKENS} streams have been asked for and not begun"}
+        self._tokens[request["token"]] = _Token(request["grant"], descriptors, now + request["seconds"])
+        return {}
+
+    def _stop_listening(self) -> None:
+        for sock in (self._daemon, self._listener):
+            if sock is not None:
+                self._poller.unregister(sock)
+                sock.close()
+        self._daemon = self._listener = None
+
+    # -- sessions
+
+    def _accept(self, listener: socket.socket) -> None:
+        connection, _address = listener.accept()
+        if len(self._sessions) >= MOST_SESSIONS:
+            connection.setblocking(False)
+            _refuse(connection)
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        if os.fork() == 0:
+            ours.close()
+            self._run(connection, theirs)
+        connection.close()
+        theirs.close()
+        self._sessions[ours.fileno()] = ours
+        self._poller.register(ours, select.POLLIN)
+
+    def _run(self, connection: socket.socket, grants: socket.socket) -> None:
+        """In the child; never returns."""
+        status = 1
+        try:
+            syscalls.set_process_name("trivet-stream")
+            syscalls.close_all_except({2, connection.fileno(), grants.fileno()})
+            connection = self._session.wrap(connection, self._context, self._settings["request_seconds"])
+            self._session.Session(connection, grants, self._settings).run()
+            status = 0
+        except OSError:
+            pass  # the client has gone, or is none that speaks TLS
+        except BaseException:  # noqa: BLE001  the last frame of a process: what is raised here can only be printed
+            sys.__excepthook__(*sys.exc_info())  # type: ignore[arg-type]
+        finally:
+            os._exit(status)
+
+    def _hear_session(self, sock: socket.socket) -> None:
+        """It asks for its grant, once, or has ended."""
+        try:
+            request, _descriptors = messages.receive(sock)
+        except (EOFError, OSError):
+            self._poller.unregister(sock)
+            del self._sessions[sock.fileno()]
+            sock.close()
+            return
+        answer: dict[str, Any]
+        kept = self._tokens.get(request["token"])
+        if kept is None or kept.deadline < time.monotonic() or kept.grant["kind"] != request["kind"]:
+            answer = {"refused": "this stream was not asked for, has begun already or has waited too long"}
+            descriptors = []
+        else:
+            del self._tokens[request["token"]]
+            answer, descriptors = {"grant": kept.grant}, kept.descriptors
+        try:
+            messages.send(sock, answer, descriptors)
+        except OSError:
+            pass  # it has ended: its socket says so next
+        _close(descriptors)
+
+
+def _refuse(connection: socket.socket) -> None:
+    from runtime_core.streaming import upgrade
+
+    try:
+        connection.send(upgrade.refuse("503 Service Unavailable", f"{MOST_SESSIONS} streams are open"))
+    except OSError:
+        pass  # it does not even read that
+    connection.close()
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -90,11 +90,27 @@ _BY_ERRNO: dict[int, type[TrivetError]] = {
     errno.EPERM: PermissionDenied,
     errno.EACCES: PermissionDenied,
 }
+#: what is wrong with a path that somebody else wrote
+_OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
 
 
 def from_oserror(error: OSError, doing: str) -> TrivetError:
     """Name a kernel refusal. EINVAL stays internal: the kernel got it from us."""
     return _BY_ERRNO.get(error.errno or 0, TrivetError)(f"{doing}: {error}")
+
+
+def from_path_error(error: OSError, field: str) -> TrivetError:
+    """The same where the path is the caller's own, out of `field`: then a path that cannot be is its mistake."""
+    if error.errno in _OF_PATHS:
+        return InvalidArgument(f"{field}: {error}")
+    return from_oserror(error, field)
+
+
+def from_exception(error: Exception, doing: str) -> TrivetError:
+    """Whatever was raised as one of these. What nobody foresaw is internal, and named by its type."""
+    if isinstance(error, OSError):
+        return from_oserror(error, doing)
+    return error if isinstance(error, TrivetError) else TrivetError(f"{doing}: {type(error).__name__}: {error}")
 
 
 #: class name → class, so that an error can cross a process boundary as JSON.

@@ -41,5 +41,9 @@ class Log:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
         record = {"time": stamp, "level": level, "event": event, **self._bound, **fields}
-        self._stream.write(json.dumps(record, default=str) + "\n")
-        self._stream.flush()
+        line = json.dumps(record, default=str) + "\n"
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except OSError:
+            return  # a full disk, or nobody who reads, must not end the call that is told of

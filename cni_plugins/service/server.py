@@ -13,7 +13,7 @@ import time
 
 from cni_plugins.service import child, code
 from runtime_core.errors import TrivetError, from_oserror
-from runtime_core.kernel import syscalls
+from runtime_core.kernel import syscalls, unforeseen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -231,6 +231,8 @@ class _Loop:
                 if not self._serve_one(connection):
                     break
                 os.write(self._tell, struct.pack("i", -os.getpid()))
+        except Exception:  # noqa: BLE001  the edge of a process: its caller sees an end of file, and the service forks another
+            unforeseen.report("serving a call")
         finally:
             os._exit(0)
 

@@ -31,6 +31,7 @@ from runtime_core.interfaces.runtime import (
     RuntimeContext,
 )
 from runtime_core.kernel import entry_point, mounts
+from runtime_core.kernel.readable import is_readable
 from runtime_core.kernel.seccomp import FilterCache
 from runtime_core.monitor import exit_record
 from runtime_core.monitor.client import Connection, Monitors
@@ -39,6 +40,7 @@ from runtime_core.monitor.pin import unpin
 _MONITOR = "runtime_core.monitor.server:main"
 _READY_SECONDS = 30.0
 _STATE_SECONDS = 10.0  # one monitor that hangs must not keep the daemon from serving the others
+_SLICE = 86400.0  # poll(2) counts milliseconds in 31 bits
 _MOST_OUTPUT = 16 * 1024 * 1024
 _KILLED = 137
 
@@ -251,7 +253,7 @@ class _Exec:
             wait = 0.0 if has_ended else None if deadline is None else max(0.0, deadline - time.monotonic())
             if has_ended and not is_open:
                 return True
-            ready = [fd for fd, _event in poller.poll(None if wait is None else wait * 1000) if fd != self._wake]
+            ready = [fd for fd, _event in poller.poll(None if wait is None else min(wait, _SLICE) * 1000) if fd != self._wake]
             if not ready and has_ended:
                 return True  # a background child may hold a pipe open: that is not waited for
             if not has_ended and deadline is not None and time.monotonic() >= deadline:
@@ -284,7 +286,7 @@ class _Exec:
 
 
 def _read_ready(reader: int, pod_id: str) -> dict[str, Any]:
-    if not select.select([reader], [], [], _READY_SECONDS)[0]:
+    if not is_readable(reader, _READY_SECONDS):
         raise DeadlineExceeded(f"the monitor of pod {pod_id} is not ready after {_READY_SECONDS} s")
     content = os.read(reader, 65536)
     if not content:

@@ -15,7 +15,7 @@ import json
 import os
 import socket
 
-from runtime_core.errors import BY_NAME, DeadlineExceeded, TrivetError, from_oserror
+from runtime_core.errors import BY_NAME, DeadlineExceeded, from_exception
 
 START, CREATED, FAILED, PID = b"start", b"created", b"failed", b"pid"
 _MOST_BYTES = 32 * 1024
@@ -46,13 +46,10 @@ def receive(channel: socket.socket) -> tuple[bytes, bytes, list[int]]:
 
 def send_failure(channel: socket.socket, error: Exception, doing: str) -> None:
     """Report what stopped this side, so that the other raises the same."""
-    if isinstance(error, OSError):
-        error = from_oserror(error, doing)
-    elif not isinstance(error, TrivetError):
-        error = TrivetError(f"{doing}: {type(error).__name__}: {error}")
-    text = str(error)[: _MOST_BYTES // 16]  # JSON makes up to twelve bytes of a character
-    report = {"kind": type(error).__name__, "message": text}
+    named = from_exception(error, doing)
+    text = str(named)[: _MOST_BYTES // 16]  # JSON makes up to twelve bytes of a character
+    report = {"kind": type(named).__name__, "message": text}
     try:
         send(channel, FAILED, json.dumps(report).encode())
-    except BrokenPipeError:
+    except OSError:
         os._exit(1)  # nobody is left to hear it

@@ -11,9 +11,9 @@ import json
 import os
 import stat
 
-from runtime_core.errors import DataLoss, InvalidArgument, ResourceExhausted, TrivetError, from_oserror
+from runtime_core.errors import DataLoss, InvalidArgument, ResourceExhausted
 from runtime_core.images import tar_reader
-from runtime_core.kernel import failpoint, paths, syscalls
+from runtime_core.kernel import failpoint, paths, syscalls, unforeseen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def main(argument: dict[str, Any], descriptors: list[int]) -> None:
         os.chdir("/")
         os.umask(0)
         report = layer.fill(Stream(stream))
-    except (TrivetError, OSError) as error:
-        named = from_oserror(error, "unpacking a layer") if isinstance(error, OSError) else error
+    except Exception as error:  # noqa: BLE001  the edge of a process: the daemon raises it again
+        named = unforeseen.named(error, "unpacking a layer")
         report = {"kind": type(named).__name__, "message": str(named)}
     os.write(result, json.dumps(report).encode())
 

@@ -85,8 +85,10 @@ class Launcher:
             self._replies[number] = reply
             try:
                 messages.send(self._socket, {"id": number, "job": job, "argument": argument}, descriptors)
-            except OSError as error:
+            except BaseException as error:
                 del self._replies[number]
+                if not isinstance(error, OSError):
+                    raise
                 raise Unavailable(f"launcher {self.pid} does not listen: {error}") from error
         if not reply.arrived.wait(_ANSWER_SECONDS):
             raise DeadlineExceeded(f"launcher {self.pid} has not answered within {_ANSWER_SECONDS} s")
@@ -152,7 +154,9 @@ class Launcher:
                 if job is not None:
                     job.ended(message["status"])
                 continue
-            reply = self._replies.pop(message["id"])
+            reply = self._replies.pop(message["id"], None)
+            if reply is None:
+                continue
             if "pid" in message:
                 # Known before the reply is: its exit may be the very next message.
                 reply.job = self._jobs[message["pid"]] = Job(message["pid"])

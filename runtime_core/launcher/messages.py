@@ -11,6 +11,8 @@ import os
 import socket
 import struct
 
+from runtime_core.errors import ResourceExhausted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +32,13 @@ _SOL_SOCKET, _SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 
 
 def send(sock: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-    """Send one message; raises OSError, ValueError when it is beyond LIMIT."""
+    """Send one message; raises OSError, ResourceExhausted when it is beyond LIMIT."""
     payload = json.dumps(message, separators=(",", ":")).encode()
     if len(payload) <= SPILL:
         _send_packet(sock, payload, descriptors)
         return
     if len(payload) > LIMIT:
-        raise ValueError(f"message of {len(payload)} bytes is over the limit of {LIMIT}")
+        raise ResourceExhausted(f"a message of {len(payload)} bytes is over the limit of {LIMIT}")
     spill = os.memfd_create("trivet-message", os.MFD_CLOEXEC)
     try:
         with open(spill, "wb", closefd=False) as file:
@@ -52,19 +54,31 @@ def _send_packet(sock: socket.socket, payload: bytes, descriptors: Sequence[int]
 
 
 def receive(sock: socket.socket, flags: int = 0) -> tuple[dict[str, Any], list[int]]:
-    """The next message and its descriptors (close-on-exec). EOFError when the peer has gone."""
+    """The next message and its descriptors (close-on-exec).
+
+    EOFError when the peer has gone, ValueError for what is no message; then its descriptors are closed.
+    """
     payload, ancillary, _flags, _address = sock.recvmsg(SPILL + 1, _ANCILLARY_BYTES, flags | _CMSG_CLOEXEC)
     descriptors = [
         fd for _level, _kind, data in ancillary for (fd,) in struct.iter_unpack("i", data[: len(data) - len(data) % _INT])
     ]
-    if not payload:
+    try:
+        return _message(payload, descriptors), descriptors
+    except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)
+        raise
+
+
+def _message(payload: bytes, descriptors: list[int]) -> dict[str, Any]:
+    if not payload:
         raise EOFError("the peer has closed the connection")
-    if payload == _SPILLED:
+    if payload == _SPILLED and descriptors:
         payload = _read_spill(descriptors.pop(0))
-    message: dict[str, Any] = json.loads(payload)
-    return message, descriptors
+    message = json.loads(payload)
+    if not isinstance(message, dict):
+        raise ValueError("a message is a JSON object")
+    return message
 
 
 def _read_spill(descriptor: int) -> bytes:

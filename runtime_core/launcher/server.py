@@ -20,9 +20,9 @@ import os
 import select
 import signal
 import socket
-import sys
 
-from runtime_core.kernel import syscalls
+from runtime_core.errors import NotFound
+from runtime_core.kernel import syscalls, unforeseen
 from runtime_core.launcher import messages
 
 TYPE_CHECKING = False
@@ -60,7 +60,10 @@ def main(descriptor: int, preload: list[str]) -> None:
                 request, descriptors = messages.receive(daemon)
             except (EOFError, ConnectionResetError):
                 return
-            _fork(daemon, modules, request, descriptors)
+            except Exception:  # noqa: BLE001  what came is no message, and the next one may be
+                unforeseen.report("receiving a message")
+                continue
+            _answer(daemon, modules, request, descriptors)
 
 
 def _report_exits(daemon: socket.socket) -> None:
@@ -71,37 +74,45 @@ def _report_exits(daemon: socket.socket) -> None:
             return
         if pid == 0:
             return
-        try:
-            messages.send(daemon, {"exited": pid, "status": os.waitstatus_to_exitcode(status)})
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the main loop sees the end of the connection
+        _send(daemon, {"exited": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
-def _fork(
-    daemon: socket.socket,
-    modules: dict[str, Any],
-    request: dict[str, Any],
-    descriptors: list[int],
-) -> None:
+def _answer(daemon: socket.socket, modules: dict[str, Any], request: dict[str, Any], descriptors: list[int]) -> None:
+    """Whatever goes wrong costs this request alone."""
+    reply: dict[str, Any] = {"id": request.get("id")}
+    try:
+        reply["pid"] = _fork(daemon, modules, request, descriptors)
+    except Exception as error:  # noqa: BLE001  all other pods' processes come from here too
+        reply["error"] = str(unforeseen.named(error, "forking"))
+    for descriptor in descriptors:
+        os.close(descriptor)
+    _send(daemon, reply)
+
+
+def _send(daemon: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        messages.send(daemon, message)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # the main loop sees the end of the connection
+
+
+def _fork(daemon: socket.socket, modules: dict[str, Any], request: dict[str, Any], descriptors: list[int]) -> int:
     module, _, function = request["job"].partition(":")
     job = getattr(modules.get(module), function, None)
     if job is None:
-        reply = {"id": request["id"], "error": f"job {request['job']!r} is not preloaded"}
-    else:
-        pid = os.fork()
-        if pid == 0:
-            daemon.detach()
-            _run(job, request["argument"], descriptors)
-        reply = {"id": request["id"], "pid": pid}
-    for descriptor in descriptors:
-        os.close(descriptor)
-    messages.send(daemon, reply)
+        raise NotFound(f"job {request['job']!r} is not preloaded")
+    argument = request["argument"]
+    pid = os.fork()
+    if pid == 0:
+        _run(daemon, job, argument, descriptors)
+    return pid
 
 
-def _run(job: Any, argument: dict[str, Any], descriptors: list[int]) -> None:
+def _run(daemon: socket.socket, job: Any, argument: dict[str, Any], descriptors: list[int]) -> None:
     """In the child: run the job and never return."""
     status = 1
     try:
+        daemon.detach()
         gc.enable()
         signal.set_wakeup_fd(-1)
         # Not through `signal`, whose enumerations would run on pages that the child then copies.
@@ -111,7 +122,6 @@ def _run(job: Any, argument: dict[str, Any], descriptors: list[int]) -> None:
         job(argument, descriptors)
         status = 0
     except BaseException:  # noqa: BLE001  the last frame of a process: what is raised here can only be printed
-        # Not by `traceback`, which would keep its imports in every pod's monitor.
-        sys.__excepthook__(*sys.exc_info())  # type: ignore[arg-type]
+        unforeseen.report("in a job")
     finally:
         os._exit(status)

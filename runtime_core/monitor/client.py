@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime_core.errors import BY_NAME, DeadlineExceeded, Unavailable
+from runtime_core.kernel import unforeseen
 from runtime_core.launcher import messages
 
 _ANSWER_SECONDS = 120.0
@@ -54,8 +55,10 @@ class Connection:
             self._replies[number] = reply
             try:
                 messages.send(self.sock, {"id": number, "op": operation, **request}, descriptors)
-            except OSError as error:
+            except BaseException as error:
                 del self._replies[number]
+                if not isinstance(error, OSError):
+                    raise
                 raise Unavailable(f"the monitor of pod {self.pod_id} does not listen: {error}") from error
         if not reply.arrived.wait(timeout):
             raise DeadlineExceeded(f"the monitor of pod {self.pod_id} has not answered {operation} in {timeout} s")
@@ -124,11 +127,19 @@ class Monitors:
     def forget(self, pod_id: str) -> None:
         self._by_pod.pop(pod_id, None)
 
+    def _hear(self, connection: Connection) -> bool:
+        """False when the monitor has gone. What nobody foresaw in one message leaves the others to be heard."""
+        try:
+            return connection.readable()
+        except Exception:  # noqa: BLE001  this thread is the only one that listens
+            unforeseen.report(f"hearing the monitor of pod {connection.pod_id}")
+            return True
+
     def _listen(self) -> None:
         while True:
             for descriptor, _event in self._epoll.poll():
                 connection = self._by_descriptor[descriptor]
-                if connection.readable():
+                if self._hear(connection):
                     continue
                 self._epoll.unregister(descriptor)
                 del self._by_descriptor[descriptor]

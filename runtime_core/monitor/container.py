@@ -10,8 +10,8 @@ import time
 from runtime_core.container import create as container_create
 from runtime_core.container import start as container_start
 from runtime_core.container.request import CreateRequest
-from runtime_core.errors import FailedPrecondition, InvalidArgument, from_oserror
-from runtime_core.kernel import failpoint
+from runtime_core.errors import FailedPrecondition, InvalidArgument, from_path_error
+from runtime_core.kernel import failpoint, unforeseen
 from runtime_core.monitor import exit_record
 from runtime_core.monitor.cri_log import LineWriter
 
@@ -154,18 +154,21 @@ class Container:
 
     def ended(self, exit_code: int) -> dict[str, Any]:
         """Write down that the init has ended; the record."""
-        is_oom = self.cgroups.oom_kills(self.cgroup_path) > 0  # the cgroup is new with the container
         self.exit = {
             "pod_id": self.pod_id,
             "container_id": self.id,
             "exit_code": exit_code,
             "finished_at": time.time_ns(),
-            "oom_killed": is_oom,
+            "oom_killed": False,
             "message": "",
         }
         self.status = "stopped"
-        failpoint.hit("monitor.exit.before-record")
-        exit_record.write(self.directory + "/exits", self.id, self.exit)
+        try:
+            self.exit["oom_killed"] = self.cgroups.oom_kills(self.cgroup_path) > 0  # the cgroup is new with the container
+            failpoint.hit("monitor.exit.before-record")
+            exit_record.write(self.directory + "/exits", self.id, self.exit)
+        except Exception:  # noqa: BLE001  a full disk, for instance: who is connected hears of the end all the same
+            unforeseen.report(f"recording the end of container {self.id}")
         failpoint.hit("monitor.exit.recorded")
         return self.exit
 
@@ -209,7 +212,7 @@ def open_log(path: str) -> int:
     try:
         return os.open(path, _LOG_FLAGS, 0o640)
     except OSError as error:
-        raise from_oserror(error, "log_path") from error
+        raise from_path_error(error, "log_path") from error
 
 
 def _signal_pid(pid: int, number: int) -> None:

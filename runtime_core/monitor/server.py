@@ -22,8 +22,9 @@ import signal
 import socket
 
 from runtime_core.container import exec as container_exec
-from runtime_core.errors import AlreadyExists, FailedPrecondition, NotFound, TrivetError, from_oserror
-from runtime_core.kernel import entry_point, failpoint, syscalls
+from runtime_core.errors import AlreadyExists, FailedPrecondition, NotFound, TrivetError
+from runtime_core.kernel import entry_point, failpoint, syscalls, unforeseen
+from runtime_core.kernel.readable import is_readable
 from runtime_core.launcher import messages
 from runtime_core.monitor import exit_record, pod
 from runtime_core.monitor.container import Container
@@ -44,7 +45,7 @@ def main(argument: dict[str, Any], descriptors: list[int]) -> None:
     ready = descriptors[0]
     try:
         monitor = Monitor(argument["pod"], argument["cgroups"])
-    except (TrivetError, OSError) as error:
+    except Exception as error:  # noqa: BLE001  the edge of a process: the daemon raises it again
         os.write(ready, json.dumps({"error": _describe(error)}).encode())
         return
     os.write(ready, json.dumps({"ready": os.getpid(), "init": monitor.pod_init}).encode())
@@ -81,13 +82,24 @@ class Monitor:
         os.chmod("monitor.sock", 0o600)
         self._listener.listen(8)
         self._watch(self._listener.fileno(), self._accept)
+        #: descriptors without which the monitor is deaf
+        self._kept = frozenset(self._handlers)
 
     def serve(self) -> None:
         while not self._is_ending:
             for descriptor, _event in self._epoll.poll():
                 handler = self._handlers.get(descriptor)
                 if handler is not None:
-                    handler()
+                    self._handle(descriptor, handler)
+
+    def _handle(self, descriptor: int, handler: Callable[[], None]) -> None:
+        """What nobody foresaw costs what it was for, an output or a connection, and never the pod."""
+        try:
+            handler()
+        except Exception:  # noqa: BLE001  the containers are children of this process, and would die with it
+            unforeseen.report("in a monitor")
+            if descriptor not in self._kept:
+                self._unwatch(descriptor)  # or the loop would turn and turn
 
     def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
         self._handlers[descriptor] = handler
@@ -109,14 +121,15 @@ class Monitor:
     def _serve(self, connection: socket.socket) -> None:
         try:
             request, descriptors = messages.receive(connection)
-        except (EOFError, OSError):
+        except Exception as error:  # noqa: BLE001  who sends what is no message is nobody to talk to
+            if not isinstance(error, (EOFError, OSError)):
+                unforeseen.report("receiving a message")
             self._drop(connection)
             return
-        operation = _OPERATIONS[request["op"]]
-        reply: dict[str, Any] = {"id": request["id"]}
+        reply: dict[str, Any] = {"id": request.get("id")}
         try:
-            reply["result"] = operation(self, request, descriptors, connection)
-        except (TrivetError, OSError) as error:
+            reply["result"] = _OPERATIONS[request["op"]](self, request, descriptors, connection)
+        except Exception as error:  # noqa: BLE001  the edge of a process: the daemon raises it again
             reply["error"] = _describe(error)
         finally:
             for descriptor in descriptors:
@@ -126,7 +139,7 @@ class Monitor:
     def _send(self, connection: socket.socket, message: dict[str, Any]) -> None:
         try:
             messages.send(connection, message)
-        except OSError:
+        except (OSError, TrivetError):  # who gets no answer must not wait for one
             self._drop(connection)
 
     def _drop(self, connection: socket.socket) -> None:
@@ -156,19 +169,21 @@ class Monitor:
             code = os.waitstatus_to_exitcode(status)
             ended = self._children.pop(pid, None)
             if ended is not None:
-                ended(code if code >= 0 else 128 - code)
+                self._handle(wakeup, lambda: ended(code if code >= 0 else 128 - code))  # noqa: B023  called here and now
 
     def _container_ended(self, container: Container, exit_code: int) -> None:
         for descriptor in list(container.output):
-            for _read in range(_DRAIN_READS):  # what is in the pipe belongs before the exit
-                if not select.select([descriptor], [], [], 0)[0]:
-                    break
-                if not self._read_output(container, descriptor):
-                    break
+            self._handle(descriptor, lambda: self._drain(container, descriptor))  # noqa: B023  called here and now
         container.signal(signal.SIGKILL, everything=True)
         record = container.ended(exit_code)
         for connection in list(self._connections.values()):
             self._send(connection, {"event": "exit", **record})
+
+    def _drain(self, container: Container, descriptor: int) -> None:
+        """What is in the pipe belongs before the exit."""
+        for _read in range(_DRAIN_READS):
+            if not is_readable(descriptor) or not self._read_output(container, descriptor):
+                break
 
     def _reader(self, container: Container, descriptor: int) -> Callable[[], None]:
         def read() -> None:
@@ -321,6 +336,5 @@ def family(leader: int, candidates: list[int]) -> list[int]:
 
 
 def _describe(error: Exception) -> dict[str, str]:
-    if isinstance(error, OSError):
-        error = from_oserror(error, errno.errorcode.get(error.errno or 0, "error"))
-    return {"kind": type(error).__name__, "message": str(error)}
+    named = unforeseen.named(error, errno.errorcode.get(error.errno or 0, "error") if isinstance(error, OSError) else "monitor")
+    return {"kind": type(named).__name__, "message": str(named)}

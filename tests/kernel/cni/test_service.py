@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -251,6 +253,23 @@ def test_a_large_configuration_goes_through(node: Node) -> None:
     """As the plugin alone takes it."""
     node.start()
     assert node.facts(padding="x" * 1_000_000)["length"] > 1_000_000
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\0", b"\0\0", b"test\0\0", b"\xff\0probe\x0022\0\0{}", b"test\0probe\0umask\0\0{}", b"x" * 99999]
+)
+def test_what_is_no_call_costs_no_more_than_itself(node: Node, sent: bytes) -> None:
+    """Whoever may connect may send anything: the connection ends, and the service goes on."""
+    service = node.start()
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(node.socket))
+        caller.sendall(sent)
+        caller.shutdown(socket.SHUT_WR)
+        caller.settimeout(20)
+        with contextlib.suppress(ConnectionResetError):  # an end too, of what was not read
+            while caller.recv(4096):
+                pass
+    assert {node.facts()["parent"] for _time in range(3)} == {service}
 
 
 def test_who_has_fewer_rights_is_not_served(node: Node) -> None:

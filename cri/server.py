@@ -65,12 +65,16 @@ IMAGE: dict[str, Callable[..., Any]] = {
     "RemoveImage": image_remove.remove_image,
     "ImageFsInfo": fs_info.image_fs_info,
 }
+#: fields that may hold control characters: scripts, JSON with newlines, lines for a file of cgroup v2
+FREE_TEXT = frozenset(
+    ("command", "args", "cmd", "labels", "annotations", "label_selector", "unified", "sysctls", "auth", "password")
+)
 
 
 def gates(service: Service) -> list[Gate]:
     """The two services of CRI v1."""
     services = api.DESCRIPTOR.services_by_name
     return [
-        Gate(services["RuntimeService"], GetMessageClass, RUNTIME, service, service.log),
-        Gate(services["ImageService"], GetMessageClass, IMAGE, service, service.log),
+        Gate(services["RuntimeService"], GetMessageClass, RUNTIME, service, service.log, free_text=FREE_TEXT),
+        Gate(services["ImageService"], GetMessageClass, IMAGE, service, service.log, free_text=FREE_TEXT),
     ]

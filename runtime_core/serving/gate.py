@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from runtime_core.errors import TrivetError, Unimplemented, from_oserror
+from runtime_core.errors import TrivetError, Unimplemented, from_exception
 from runtime_core.log import Log
+from runtime_core.serving import request as requests
 from runtime_core.serving.timings import Timings
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
-_LONGEST_MESSAGE = 4096
+#: bytes; gRPC writes three for one that is not ASCII, and a client takes 8 KiB of metadata
+_LONGEST_MESSAGE = 2048
 _FOR_EVER = 1e8
 #: calls that come every second and change nothing are worth a line only when they fail
 _QUIET = ("List", "Version", "Status", "ImageStatus", "ImageFsInfo", "ContainerStats", "PodSandboxStats", "RuntimeConfig")
@@ -44,9 +46,13 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc, type-arg]
         service: Any,
         log: Log,
         timings: Timings | None = None,
+        free_text: Collection[str] | None = None,
     ) -> None:
-        """`descriptor`: the protobuf service; methods without a function answer UNIMPLEMENTED by name."""
-        self._log = log
+        """`descriptor`: the protobuf service; methods without a function answer UNIMPLEMENTED by name.
+
+        `free_text`: names of the fields that may hold control characters; None where no request is looked through.
+        """
+        self._log, self._free_text = log, free_text
         self._timings = timings or Timings()
         self._handlers = {}
         for method in descriptor.methods:
@@ -55,13 +61,23 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc, type-arg]
             if method.server_streaming:
                 serve, make = self._wrap_stream, grpc.unary_stream_rpc_method_handler
             self._handlers[f"/{descriptor.full_name}/{method.name}"] = make(
-                serve(method.name, functions.get(method.name, _missing), service),
-                request_deserializer=request.FromString,
+                serve(method.name, self._reader(request, functions.get(method.name, _missing)), service),
                 response_serializer=response.SerializeToString,
             )
 
     def service(self, details: Any) -> Any:
         return self._handlers.get(details.method)
+
+    def _reader(self, kind: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function` for the bytes of a request: what is wrong with them is refused like anything else."""
+
+        def read(service: Any, content: bytes, call: Call) -> Any:
+            request = requests.decode(kind, content)
+            if self._free_text is not None:
+                requests.check(request, self._free_text)
+            return function(service, request, call)
+
+        return read
 
     def _wrap(self, name: str, function: Callable[..., Any], service: Any) -> Callable[..., Any]:
         def serve(request: Any, context: Any) -> Any:
@@ -93,13 +109,11 @@ class Gate(grpc.GenericRpcHandler):  # type: ignore[misc, type-arg]
 
     def _refuse(self, context: Any, name: str, started: float, error: Exception) -> None:
         """Raises what ends the call for gRPC."""
-        if isinstance(error, OSError):
-            error = from_oserror(error, name)
-        if isinstance(error, TrivetError):
-            code, message = _STATUS[error.grpc_code], str(error)[:_LONGEST_MESSAGE]
-        else:
+        if not isinstance(error, (TrivetError, OSError)):
             self._log.error("unforeseen", method=name, trace=_trace(error))
-            code, message = grpc.StatusCode.INTERNAL, f"{name}: {type(error).__name__}: {error}"[:_LONGEST_MESSAGE]
+        named = from_exception(error, name)
+        code, message = _STATUS[named.grpc_code], str(named)
+        message = message.encode(errors="backslashreplace")[:_LONGEST_MESSAGE].decode(errors="ignore")
         self._timings.add(name, code.name, time.monotonic() - started)
         log = self._log.error if code is grpc.StatusCode.INTERNAL else self._log.info
         log("call", method=name, ms=_milliseconds(started), code=code.name, error=message)

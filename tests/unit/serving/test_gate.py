@@ -34,6 +34,10 @@ def _stream(service: Any, request: StringValue, call: Call) -> Iterator[StringVa
 def _raise(what: str) -> None:
     if what == "missing":
         raise NotFound("it is not there")
+    if what == "long":
+        raise NotFound("\N{COLLISION SYMBOL}é\n" * 10_000)
+    if what == "surrogate":
+        raise NotFound("what was read: \udcff")
     if what == "full":
         raise OSError(28, "No space left on device")
     if what == "wrong":
@@ -48,6 +52,8 @@ _CASES = [
     ("missing", grpc.StatusCode.NOT_FOUND, "it is not there"),
     ("full", grpc.StatusCode.RESOURCE_EXHAUSTED, "No space"),
     ("wrong", grpc.StatusCode.INTERNAL, "ValueError: a mistake of ours"),
+    ("long", grpc.StatusCode.NOT_FOUND, "\N{COLLISION SYMBOL}é"),
+    ("surrogate", grpc.StatusCode.NOT_FOUND, "what was read"),
 ]
 
 
@@ -63,11 +69,11 @@ class Server:
         self.channel = grpc.insecure_channel(f"unix://{directory}/s.sock")
 
     def call(self, method: str, value: str) -> Any:
+        return self.send(method, StringValue(value=value).SerializeToString())
+
+    def send(self, method: str, content: bytes) -> Any:
         make: Callable[..., Any] = self.channel.unary_stream if "Many" in method else self.channel.unary_unary
-        rpc = make(
-            f"/t.T/{method}", request_serializer=StringValue.SerializeToString, response_deserializer=StringValue.FromString
-        )
-        return rpc(StringValue(value=value))
+        return make(f"/t.T/{method}", response_deserializer=StringValue.FromString)(content)
 
     def close(self) -> None:
         """Also the end of every handler: what it counts is counted."""
@@ -111,6 +117,16 @@ def test_an_error_within_a_stream_has_its_status_after_what_came_before(
     assert seen == ["first"] and refused.value.code() == code and message in refused.value.details()
     server.close()
     assert set(server.timings.read()) == {("Many", code.name)}
+
+
+@pytest.mark.parametrize("method", ["One", "Many"])
+def test_what_is_no_request_is_the_callers_mistake(server: Server, method: str) -> None:
+    """Counted and logged like any other call."""
+    with pytest.raises(grpc.RpcError) as refused:
+        list(server.send(method, b"\x0a\x03\xed\xa0\x80"))
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT and "value" in refused.value.details()
+    server.close()
+    assert server.timings.read()[method, "INVALID_ARGUMENT"].count == 1
 
 
 @pytest.mark.parametrize("method", ["Nobody", "NobodyMany"])

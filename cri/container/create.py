@@ -14,8 +14,9 @@ from cri.api.v1 import api_pb2 as api
 from cri.service import Service
 from cri.translate import names, security
 from cri.translate.container import Device, Inputs, container_spec
+from cri.translate.identity import container_digest
 from cri.translate.signals import stop_signal
-from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
+from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, from_path_error
 from runtime_core.images.store import Image
 from runtime_core.interfaces.runtime import ContainerSpec, RootMount
 from runtime_core.kernel import failpoint, paths
@@ -37,17 +38,32 @@ def create_container(service: Service, request: api.CreateContainerRequest, call
     }
     names.budget("config", request.config.labels, request.config.annotations)
     name = names.container_name(metadata, sandbox.spec.metadata)
+    asked = container_digest(request.config)
     container_id = service.operations.once(
-        f"CreateContainer {name}", lambda: _create(service, request.config, sandbox, name, metadata), call.time_remaining()
+        f"CreateContainer {sandbox.spec.id} {name} {asked}",
+        lambda: _create_once(service, request.config, sandbox, name, metadata, asked),
+        call.time_remaining(),
     )
     return api.CreateContainerResponse(container_id=container_id)
 
 
+def _create_once(
+    service: Service, config: api.ContainerConfig, sandbox: SandboxRecord, name: str, metadata: dict[str, Any], asked: str
+) -> str:
+    """A name with its attempt is one container's until that is removed."""
+    with service.node.locks.hold(f"name {sandbox.spec.id} {name}"):
+        for present in service.node.containers_of(sandbox.spec.id):
+            if present.name == name:
+                if present.state == State.CREATED and present.request == asked:
+                    return present.id  # the first call's answer was lost on its way
+                raise AlreadyExists(
+                    f"config.metadata: container {name} exists as {present.id} and is {present.state.name.lower()}"
+                )
+        return _create(service, config, sandbox, name, metadata)
+
+
 def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecord, name: str, metadata: dict[str, Any]) -> str:
     node = service.node
-    for present in node.containers_of(sandbox.spec.id):
-        if present.name == name and present.state == State.CREATED:
-            return present.id  # the first call's answer was lost on its way
     image = node.images.find(names.required(config.image.image, "config.image.image"), "config.image.image")
     if image is None:
         raise NotFound(f"config.image.image: {config.image.image!r} is not on this node")
@@ -125,15 +141,23 @@ def _localhost_profile(kind: tuple[str, str]) -> dict[str, Any] | None:
         return None
     field = "config.linux.security_context.seccomp.localhost_ref"
     try:
-        content = Path(kind[1]).read_bytes()[: _MOST_PROFILE + 1]
-        profile = json.loads(content)
+        profile = json.loads(_read(kind[1], field))
     except FileNotFoundError:
         raise NotFound(f"{field}: {kind[1]} does not exist") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"{field}: {kind[1]}: {error}") from error
     if not isinstance(profile, dict):
         raise InvalidArgument(f"{field}: {kind[1]} is not a JSON object")
     return profile
+
+
+def _read(path: str, field: str) -> bytes:
+    """A regular file: of a device or a FIFO there might be no end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        return paths.read_bounded(descriptor, _MOST_PROFILE, f"{field}: {path}")
+    finally:
+        os.close(descriptor)
 
 
 def host_device(path: str) -> Device:
@@ -141,7 +165,7 @@ def host_device(path: str) -> Device:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise from_oserror(error, f"config.devices.host_path: {path}") from error
+        raise from_path_error(error, "config.devices.host_path") from error
     if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
         raise InvalidArgument(f"config.devices.host_path: {path} is not a device")
     return Device(
@@ -199,6 +223,7 @@ def _record(
         process=spec["process"],
         resources={key: value for key, value in linux["resources"].items() if key != "devices"},
         created_at=time.time_ns(),
+        request=container_digest(config),
     )
 
 
@@ -207,8 +232,13 @@ def _log_path(relative: str, directory: str) -> str:
         return ""
     if relative.startswith("/") or ".." in relative.split("/"):
         raise InvalidArgument(f"config.log_path: {relative!r} leaves the pod's log directory")
-    path = Path(directory, relative)
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path = Path(directory, names.check_length(relative, "config.log_path", room=len(os.fsencode(directory)) + 1))
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise from_path_error(error, "config.log_path") from error
+    if path.is_dir():
+        raise InvalidArgument(f"config.log_path: {path} is a directory")
     return str(path)
 
 
@@ -218,3 +248,5 @@ def _check_mounts(config: api.ContainerConfig) -> None:
             os.stat(mount.host_path)
         except FileNotFoundError:
             raise NotFound(f"config.mounts[{number}].host_path: {mount.host_path!r} does not exist") from None
+        except OSError as error:
+            raise from_path_error(error, f"config.mounts[{number}].host_path") from error

@@ -14,14 +14,19 @@ from runtime_core.serving.gate import Call
 def run_pod_sandbox(service: Service, request: api.RunPodSandboxRequest, call: Call) -> api.RunPodSandboxResponse:
     spec = sandbox_spec(request, service.handlers, service.default_cgroup_parent)
     # The work outlives the kubelet's deadline; its retry joins instead of failing on the name.
-    record = service.operations.once(f"RunPodSandbox {spec.name}", lambda: _open(service, spec), call.time_remaining())
+    record = service.operations.once(
+        f"RunPodSandbox {spec.name} {spec.request}", lambda: _open(service, spec), call.time_remaining()
+    )
     return api.RunPodSandboxResponse(pod_sandbox_id=record.spec.id)
 
 
 def _open(service: Service, spec: SandboxSpec) -> SandboxRecord:
-    for present in service.node.sandboxes.all():
-        if present.spec.name == spec.name:
-            if present.is_ready:
-                return present  # the first call's answer was lost on its way
-            raise AlreadyExists(f"config.metadata: pod {spec.name} exists as {present.spec.id} and is not ready")
-    return open_sandbox(service.node, spec)
+    """A name is one pod's until that is removed."""
+    with service.node.locks.hold(f"name {spec.name}"):
+        for present in service.node.sandboxes.all():
+            if present.spec.name == spec.name:
+                if present.is_ready and present.spec.request == spec.request:
+                    return present  # the first call's answer was lost on its way
+                state = "of another request" if present.is_ready else "not ready"
+                raise AlreadyExists(f"config.metadata: pod {spec.name} exists as {present.spec.id} and is {state}")
+        return open_sandbox(service.node, spec)

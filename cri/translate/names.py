@@ -1,4 +1,7 @@
-"""Names and ids: how they are made, and what the caller may write in them. Pure but for the randomness of ids."""
+"""Names, ids, paths and durations: how they are made, and what the caller may write. Pure but for the randomness of ids.
+
+Control characters are refused before anything is read, by `runtime_core/serving/request.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from runtime_core.errors import InvalidArgument, ResourceExhausted
 
 #: of all labels and annotations of one object; the API server allows 256 KiB of annotations
 MOST_METADATA = 1024 * 1024
+#: bytes of a path and of a name in it (limits.h)
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255
+#: three years, which clocks and system calls can still count
+_LONGEST_SECONDS = 10**8
 
 
 def new_id() -> str:
@@ -23,17 +30,17 @@ def container_name(metadata: Mapping[str, object], pod: Mapping[str, object]) ->
     return "_".join(str(part) for part in (metadata["name"], pod["name"], pod["namespace"], pod["uid"], metadata["attempt"]))
 
 
-def check_text(value: str, field: str) -> str:
-    """A value without control characters, which would start lines of their own in files (CVE-2022-4318)."""
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        raise InvalidArgument(f"{field}: {value!r} contains control characters")
-    return value
-
-
 def required(value: str, field: str) -> str:
     if not value:
         raise InvalidArgument(f"{field} is missing")
-    return check_text(value, field)
+    return value
+
+
+def seconds(value: int, field: str) -> float:
+    """A duration; what is longer than anybody waits is as long as can be waited."""
+    if value < 0:
+        raise InvalidArgument(f"{field}: {value} is negative")
+    return float(min(value, _LONGEST_SECONDS))
 
 
 def budget(field: str, *maps: Mapping[str, str]) -> None:
@@ -44,10 +51,20 @@ def budget(field: str, *maps: Mapping[str, str]) -> None:
         )
 
 
-def absolute_path(path: str, field: str) -> str:
-    """An absolute path without "..", as every path from outside must be."""
+def absolute_path(path: str, field: str, *, room: int = 0) -> str:
+    """An absolute path without "..", as every path from outside must be; `room`: bytes that are yet to be added."""
     if not path.startswith("/"):
         raise InvalidArgument(f"{field}: {path!r} is not an absolute path")
     if ".." in path.split("/"):
         raise InvalidArgument(f"{field}: {path!r} must not contain '..'")
-    return check_text(path, field)
+    if "\0" in path:  # of an image: a request's is refused before
+        raise InvalidArgument(f"{field}: {path!r} contains a NUL character")
+    return check_length(path, field, room=room)
+
+
+def check_length(path: str, field: str, *, room: int = 0) -> str:
+    """A path that a file system can have."""
+    encoded = path.encode(errors="surrogatepass")
+    if len(encoded) + room > _LONGEST_PATH or any(len(name) > _LONGEST_NAME for name in encoded.split(b"/")):
+        raise InvalidArgument(f"{field}: {path[:80]!r}… is longer than a path can be")
+    return path

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from cri.api.v1 import api_pb2 as api
 from cri.translate import names
+from cri.translate.identity import digest
 from runtime_core.errors import InvalidArgument, NotFound
 from runtime_core.sandbox.records import SandboxSpec
 
@@ -16,11 +18,15 @@ _OPTIONS = "config.linux.security_context.namespace_options"
 _IDS = 2**32 - 1  # (uid_t) -1 is none
 _PID_MODES = {api.POD: "pod", api.CONTAINER: "container", api.NODE: "node"}
 _SYSCTL = re.compile(r"[a-z0-9]([-_a-z0-9]*[a-z0-9])?([./][a-z0-9]([-_a-z0-9*]*[a-z0-9*])?)*")
+#: one line, for a file; "+" and "=" would be another sysctl to other programs (CVE-2022-0811)
+_SYSCTL_VALUE = re.compile(r"[^+=\x00-\x08\x0a-\x1f\x7f]*")
 _IPC_SYSCTLS = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem")
 _IPC_PREFIXES = ("kernel.shm", "fs.mqueue.")
 _PROTOCOLS = {api.TCP: "tcp", api.UDP: "udp", api.SCTP: "sctp"}
 _LONGEST_HOSTNAME = 63
 _HIGHEST_PORT = 65535
+#: where the hierarchies are mounted, and the names of pod and container
+_CGROUP_ROOM = 256
 #: what containers expect without privileges, as other runtimes set it
 _DEFAULT_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
 
@@ -36,6 +42,9 @@ def sandbox_spec(request: api.RunPodSandboxRequest, handlers: Collection[str], d
     options = security.namespace_options
     own_network = options.network != api.NODE
     own_ipc = options.ipc != api.NODE
+    for name, mode in (("network", options.network), ("ipc", options.ipc)):
+        if mode not in (api.POD, api.NODE):
+            raise InvalidArgument(f"{_OPTIONS}.{name}: it is the pod's or the node's")
     if options.pid not in _PID_MODES:
         raise InvalidArgument("config.linux.security_context.namespace_options.pid: a pod cannot target a container")
     uid_mappings, gid_mappings = _user_namespace(options)
@@ -51,7 +60,7 @@ def sandbox_spec(request: api.RunPodSandboxRequest, handlers: Collection[str], d
         dns=_dns(config.dns_config),
         port_mappings=_ports(config.port_mappings),
         handler=request.runtime_handler,
-        cgroup_parent=names.absolute_path(parent, "config.linux.cgroup_parent").rstrip("/"),
+        cgroup_parent=names.absolute_path(parent, "config.linux.cgroup_parent", room=_CGROUP_ROOM).rstrip("/"),
         own_network=own_network,
         own_ipc=own_ipc,
         pid_mode=_PID_MODES[options.pid],
@@ -59,6 +68,7 @@ def sandbox_spec(request: api.RunPodSandboxRequest, handlers: Collection[str], d
         privileged=security.privileged,
         uid_mappings=uid_mappings,
         gid_mappings=gid_mappings,
+        request=digest(request),
     )
 
 
@@ -102,14 +112,11 @@ def _metadata(metadata: api.PodSandboxMetadata) -> dict[str, Any]:
 def _hostname(hostname: str) -> str:
     if len(hostname.encode()) > _LONGEST_HOSTNAME + 1:
         raise InvalidArgument(f"config.hostname: {hostname!r} is longer than {_LONGEST_HOSTNAME + 1} bytes")
-    return names.check_text(hostname, "config.hostname")
+    return hostname
 
 
 def _dns(dns: api.DNSConfig) -> dict[str, list[str]]:
     found = {"servers": list(dns.servers), "searches": list(dns.searches), "options": list(dns.options)}
-    for key, values in found.items():
-        for value in values:
-            names.check_text(value, f"config.dns_config.{key}")
     return {key: values for key, values in found.items() if values}
 
 
@@ -123,6 +130,8 @@ def _port(mapping: api.PortMapping, field: str) -> dict[str, Any]:
     for name, port in (("container_port", mapping.container_port), ("host_port", mapping.host_port)):
         if not 0 <= port <= _HIGHEST_PORT:
             raise InvalidArgument(f"{field}.{name}: {port} is not a port")
+    if mapping.host_ip and not _is_address(mapping.host_ip):
+        raise InvalidArgument(f"{field}.host_ip: {mapping.host_ip!r} is not an address")
     return {
         "hostPort": mapping.host_port,
         "containerPort": mapping.container_port,
@@ -131,11 +140,19 @@ def _port(mapping: api.PortMapping, field: str) -> dict[str, Any]:
     }
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _sysctls(wanted: dict[str, str], *, own_network: bool, own_ipc: bool) -> dict[str, str]:
     """Only namespaced sysctls, and only in a namespace of the pod's own (CVE-2022-0811, CVE-2022-0532)."""
     for key, value in wanted.items():
         field = f"config.linux.sysctls[{key!r}]"
-        if not _SYSCTL.fullmatch(key) or any(character in value for character in "+=\n\0"):
+        if not _SYSCTL.fullmatch(key) or not _SYSCTL_VALUE.fullmatch(value):
             raise InvalidArgument(f"{field}: {value!r} is not a sysctl and its value")
         dotted = key.replace("/", ".")
         if dotted.startswith("net."):

@@ -47,6 +47,8 @@ class SandboxSpec:
     #: of the pod's user namespace, (container id, host id, size); none: it is in the node's
     uid_mappings: list[tuple[int, int, int]] = field(default_factory=list)
     gid_mappings: list[tuple[int, int, int]] = field(default_factory=list)
+    #: digest of the request, by which its retry is known
+    request: str = ""
 
     def root_on_host(self) -> tuple[int, int]:
         """(uid, gid) on the host of who is root in the pod."""
@@ -103,6 +105,8 @@ class ContainerRecord:
     exit_code: int = 0
     reason: str = ""
     message: str = ""
+    #: digest of the request, by which its retry is known
+    request: str = ""
 
 
 def pod_spec(spec: SandboxSpec, directory: str, netns_path: str) -> PodSpec:

@@ -28,7 +28,7 @@ class Client:
 
     def create(self, pod: str, script: str, *, security: Any = None, resources: Any = None, **config: Any) -> str:
         container = api.ContainerConfig(
-            metadata=api.ContainerMetadata(name=config.pop("name", "c")),
+            metadata=config.pop("metadata", None) or api.ContainerMetadata(name=config.pop("name", "c")),
             image=api.ImageSpec(image=config.pop("image", self.reference)),
             log_path=config.pop("log_path", "c.log"),
             linux=api.LinuxContainerConfig(security_context=security, resources=resources),

@@ -38,13 +38,17 @@ def test_a_plain_pod_has_everything_of_its_own() -> None:
     ("changes", "kind", "field"),
     [
         ({"metadata": api.PodSandboxMetadata(name="p", uid="u")}, InvalidArgument, "metadata.namespace"),
-        ({"metadata": api.PodSandboxMetadata(name="p\n", uid="u", namespace="n")}, InvalidArgument, "metadata.name"),
         ({"handler": "nope"}, NotFound, "runtime_handler"),
         ({"log_directory": "relative"}, InvalidArgument, "config.log_directory"),
         ({"log_directory": "/var/../etc"}, InvalidArgument, "config.log_directory"),
         ({"hostname": "h" * 65}, InvalidArgument, "config.hostname"),
         ({"annotations": {"a": "x" * 20_000_000}}, ResourceExhausted, "annotations"),
-        ({"dns_config": api.DNSConfig(servers=["1.1.1.1\nnameserver 6.6.6.6"])}, InvalidArgument, "dns_config.servers"),
+        ({"port_mappings": [api.PortMapping(host_port=80, host_ip="hostile")]}, InvalidArgument, r"port_mappings\[0\].host_ip"),
+        ({"linux": _linux(cgroup_parent="/" + "a" * 256)}, InvalidArgument, "cgroup_parent"),
+        ({"log_directory": "/a" * 2500}, InvalidArgument, "log_directory"),
+        ({"linux": _linux(security_context=_namespaces(network=api.TARGET))}, InvalidArgument, "namespace_options.network"),
+        ({"linux": _linux(security_context=_namespaces(ipc=api.CONTAINER))}, InvalidArgument, "namespace_options.ipc"),
+        ({"linux": _linux(sysctls={"net.ipv4.tcp_rmem": "1\r2"})}, InvalidArgument, "sysctls"),
         ({"port_mappings": [api.PortMapping(host_port=70000)]}, InvalidArgument, r"port_mappings\[0\].host_port"),
         ({"linux": _linux(cgroup_parent="/a/../../b")}, InvalidArgument, "cgroup_parent"),
         ({"linux": _linux(sysctls={"kernel.core_pattern": "|/x"})}, InvalidArgument, "not namespaced"),
@@ -73,3 +77,16 @@ def test_only_ports_of_the_node_are_mapped() -> None:
     ports = [api.PortMapping(container_port=80), api.PortMapping(container_port=81, host_port=8081, protocol=api.UDP)]
     spec = _spec(port_mappings=ports)
     assert spec.port_mappings == [{"hostPort": 8081, "containerPort": 81, "protocol": "udp", "hostIP": ""}]
+
+
+def test_a_sysctl_of_several_numbers_may_have_tabs() -> None:
+    """As the kernel itself writes them."""
+    assert (
+        _spec(linux=_linux(sysctls={"net.ipv4.tcp_rmem": "4096\t131072\t6291456"})).sysctls["net.ipv4.tcp_rmem"].count("\t") == 2
+    )
+
+
+def test_the_same_request_is_known_and_another_is_not() -> None:
+    """Whatever the order of its maps."""
+    one, same = _spec(labels={"a": "1", "b": "2"}), _spec(labels={"b": "2", "a": "1"})
+    assert one.request == same.request != _spec(labels={"a": "1"}).request

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
+from cri.translate import names
 from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.sandbox.records import State
 from runtime_core.serving.gate import Call
@@ -13,10 +14,9 @@ def exec_sync(service: Service, request: api.ExecSyncRequest, _call: Call) -> ap
     record = service.node.container(request.container_id)
     if not request.cmd:
         raise InvalidArgument("cmd is empty")
-    if request.timeout < 0:
-        raise InvalidArgument(f"timeout: {request.timeout} is negative")
+    timeout = names.seconds(request.timeout, "timeout")
     if record.state != State.RUNNING:
         raise FailedPrecondition(f"container {record.id} is {record.state.name.lower()}, not running")
     process = {**record.process, "args": list(request.cmd), "terminal": False}
-    result = service.node.runtime_of(record.sandbox_id).exec_sync(record.sandbox_id, record.id, process, request.timeout or None)
+    result = service.node.runtime_of(record.sandbox_id).exec_sync(record.sandbox_id, record.id, process, timeout or None)
     return api.ExecSyncResponse(stdout=result.stdout, stderr=result.stderr, exit_code=result.exit_code)

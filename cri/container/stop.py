@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
-from runtime_core.errors import InvalidArgument, NotFound
+from cri.translate import names
+from runtime_core.errors import NotFound
 from runtime_core.sandbox.close import stop_container as stop
 from runtime_core.serving.gate import Call
 
 
 def stop_container(service: Service, request: api.StopContainerRequest, call: Call) -> api.StopContainerResponse:
-    if request.timeout < 0:
-        raise InvalidArgument(f"timeout: {request.timeout} is negative")
+    grace = names.seconds(request.timeout, "timeout")
     try:
         record = service.node.container(request.container_id)
     except NotFound:
         return api.StopContainerResponse()
-    key = f"StopContainer {record.id}" + (" now" if request.timeout == 0 else "")
-    service.operations.once(key, lambda: stop(service.node, record, float(request.timeout)), call.time_remaining())
+    # Another grace period is another work: who has no patience any more must not wait for who had it.
+    service.operations.once(
+        f"StopContainer {record.id} {grace}", lambda: stop(service.node, record, grace), call.time_remaining()
+    )
     return api.StopContainerResponse()

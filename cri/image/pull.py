@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
+from runtime_core.errors import InvalidArgument
 from runtime_core.images.auth_challenge import Credentials, decode_basic
 from runtime_core.images.reference import parse_reference
 from runtime_core.serving.gate import Call
@@ -29,6 +30,9 @@ def credentials_for(domain: str, auth: api.AuthConfig) -> Credentials:
     """What of `auth` may be shown to the registry `domain`: nothing, when it names another server."""
     if auth.server_address and _host(auth.server_address) != _host(domain):
         return Credentials()
+    for field, token in (("identity_token", auth.identity_token), ("registry_token", auth.registry_token)):
+        if not token.isascii():  # RFC 6750, section 2.1
+            raise InvalidArgument(f"auth.{field}: has characters that a token cannot have")
     username, password = auth.username, auth.password
     if auth.auth:
         username, password = decode_basic(auth.auth)

@@ -93,7 +93,7 @@ def container_spec(inputs: Inputs) -> dict[str, Any]:
             "devices": _devices(inputs),
             "rootfsPropagation": _root_propagation(config),
             "seccomp": _seccomp(context, inputs.localhost_profile, capabilities["bounding"]),
-            **_hidden(context),
+            **_hidden(context, has_user=bool(sandbox.spec.uid_mappings)),
             **id_mappings(sandbox),
         },
     }
@@ -105,9 +105,6 @@ def _process(inputs: Inputs, user: users.User, capabilities: dict[str, list[str]
     arguments += list(config.args) or ([] if config.command else list(image.get("Cmd") or []))
     if not arguments:
         raise InvalidArgument("config.command: neither the container nor its image names a program")
-    for text in (*arguments, *(_value(env) for env in config.envs)):
-        if "\0" in text:
-            raise InvalidArgument("config: an argument or an environment value contains a NUL character")
     if config.stdin_once and not config.stdin:
         raise InvalidArgument("config.stdin_once: needs config.stdin")
     return {
@@ -124,13 +121,18 @@ def _process(inputs: Inputs, user: users.User, capabilities: dict[str, list[str]
 
 def environment(image: Sequence[str], config: api.ContainerConfig, home: str, hostname: str) -> list[str]:
     """The image's variables, the caller's over them, PATH, HOSTNAME and HOME where neither says."""
-    found = dict(entry.partition("=")[::2] for entry in (_DEFAULT_PATH, *image))
+    found = {}
+    for entry in (_DEFAULT_PATH, *image):
+        key, _, value = entry.partition("=")
+        if not key:
+            raise InvalidArgument(f"the image's Env: {entry!r} has no name")
+        found[key] = value
     if hostname:
         found.setdefault("HOSTNAME", hostname)
     if config.tty:
         found.setdefault("TERM", "xterm")
     for number, env in enumerate(config.envs):
-        if not env.key or "=" in env.key or "\0" in env.key:
+        if not env.key or "=" in env.key:
             raise InvalidArgument(f"config.envs[{number}].key: {env.key!r} is not the name of a variable")
         found[env.key] = _value(env)
     found.setdefault("HOME", home)
@@ -167,13 +169,13 @@ def _namespaces(inputs: Inputs) -> list[dict[str, str]]:
     return found
 
 
-def _hidden(context: api.LinuxContainerSecurityContext) -> dict[str, list[str]]:
+def _hidden(context: api.LinuxContainerSecurityContext, *, has_user: bool) -> dict[str, list[str]]:
     if context.privileged:
         return {"maskedPaths": [], "readonlyPaths": []}
-    # Empty lists mean the defaults: a kubelet that wants nothing hidden says so by ProcMount, which
-    # it can only say together with a user namespace.
-    masked = list(context.masked_paths) or list(_MASKED)
-    read_only = list(context.readonly_paths) or list(_READ_ONLY)
+    # A kubelet always says what is to be hidden; with procMount: Unmasked, which needs a user namespace, it is
+    # nothing. Elsewhere empty lists are those of a client that does not know of them, and mean the defaults.
+    masked = list(context.masked_paths) or ([] if has_user else list(_MASKED))
+    read_only = list(context.readonly_paths) or ([] if has_user else list(_READ_ONLY))
     for field_, paths in (("masked_paths", masked), ("readonly_paths", read_only)):
         for path in paths:
             names.absolute_path(path, f"config.linux.security_context.{field_}")

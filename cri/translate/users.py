@@ -8,6 +8,7 @@ from cri.api.v1 import api_pb2 as api
 from runtime_core.errors import InvalidArgument
 
 _HIGHEST_ID = 2**31 - 1
+_MOST_DIGITS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def _lines(content: bytes, fields: int) -> list[list[str]]:
 
 
 def _is_identity(text: str) -> bool:
-    return text.isdigit() and int(text) <= _HIGHEST_ID
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and int(text) <= _HIGHEST_ID
 
 
 def _identity(text: str, field: str) -> int:

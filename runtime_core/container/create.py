@@ -9,7 +9,7 @@ import re
 
 from runtime_core.container import messages, parent
 from runtime_core.container.parent import Init
-from runtime_core.errors import FailedPrecondition, InvalidArgument
+from runtime_core.errors import InvalidArgument
 from runtime_core.kernel import failpoint, namespaces
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ def _set_up(request: CreateRequest) -> Init:
     try:
         kind, _payload, descriptors = messages.receive(child.channel)
         if kind != messages.CREATED:
-            raise FailedPrecondition(f"container {request.id}: its init died while it was set up")
+            raise parent.died(request, "its init died while it was set up")
     except BaseException:
         child.channel.close()
         parent.end(child.pid, child.pidfd)

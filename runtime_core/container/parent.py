@@ -14,7 +14,7 @@ import signal
 import socket
 
 from runtime_core.container import init, messages
-from runtime_core.errors import FailedPrecondition, NotFound, from_oserror
+from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, TrivetError, from_oserror
 from runtime_core.kernel import namespaces, syscalls
 
 TYPE_CHECKING = False
@@ -71,6 +71,14 @@ def end(pid: int, pidfd: int) -> None:
     poller.poll(_END_MILLISECONDS)
     os.close(pidfd)
     os.waitpid(pid, os.WNOHANG)
+
+
+def died(request: CreateRequest, what: str) -> TrivetError:
+    """Why a process of `request` ended without a word: the kernel kills in silence what goes past its memory limit."""
+    limit = ((request.spec["linux"].get("resources") or {}).get("memory") or {}).get("limit")
+    if limit and request.cgroups.oom_kills(request.cgroup_path):
+        return InvalidArgument(f"linux.resources.memory.limit: {limit} bytes are fewer than the container's init needs")
+    return FailedPrecondition(f"container {request.id}: {what}")
 
 
 def _open(wanted: list[dict[str, str]]) -> dict[str, int]:
@@ -135,5 +143,5 @@ def _fork_through(
         reader.close()
         end(middle, middle_fd)  # its work is done, or has failed
     if kind != messages.PID:
-        raise FailedPrecondition("the process that enters the user namespace died")
+        raise died(request, "the process that enters the user namespace died")
     return int(payload), descriptors[0]

@@ -31,11 +31,13 @@ class Program:
         for field, values in (
             ("process.args", self.arguments), ("process.env", entries), ("process.cwd", [self.directory]),
         ):  # fmt: skip
-            if any("\0" in value for value in values):
-                raise InvalidArgument(f"{field} contains a NUL character")
+            if not all(_is_text(value) for value in values):
+                raise InvalidArgument(f"{field} contains a NUL character or a lone surrogate")
         self.environment: dict[str, str] = {}
         for entry in entries:
             name, _, value = entry.partition("=")
+            if not name:
+                raise InvalidArgument(f"process.env: {entry!r} has no name")
             self.environment[name] = value
         self.search = self.environment.get("PATH", _DEFAULT_PATH)
 
@@ -71,6 +73,14 @@ class Program:
         if "/" in name:
             return [name]
         return [f"{directory or '.'}/{name}" for directory in self.search.split(":")]
+
+
+def _is_text(value: str) -> bool:
+    """Whether the kernel can be given it."""
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def check_directory(name: str) -> None:

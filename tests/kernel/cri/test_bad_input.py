@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from cri.api.v1 import api_pb2 as api
+from e2e.wait import wait_for
 from tests.support.cri_client import Client
 
 _META = api.PodSandboxMetadata(name="bad", uid="u", namespace="n")
@@ -36,6 +37,14 @@ def _linux(**linux: Any) -> Any:
         (_pod(annotations={"big": "x" * (20 << 20)}), "RESOURCE_EXHAUSTED", ""),
         (_pod(annotations={"big": "x" * (2 << 20)}), "RESOURCE_EXHAUSTED", "config.annotations"),
         (_pod(dns_config=api.DNSConfig(servers=["10.0.0.1\nnameserver 6.6.6.6"])), "INVALID_ARGUMENT", "config.dns_config"),
+        (_pod(log_directory="/" + "a" * 300), "INVALID_ARGUMENT", "config.log_directory"),
+        (_linux(cgroup_parent="/" + "a" * 300), "INVALID_ARGUMENT", "config.linux.cgroup_parent"),
+        (
+            _linux(resources=api.LinuxContainerResources(cpuset_cpus="0\0")),
+            "INVALID_ARGUMENT",
+            "config.linux.resources.cpuset_cpus",
+        ),
+        (_linux(sysctls={"net.ipv4.ip_forward": "1\r"}), "INVALID_ARGUMENT", "net.ipv4.ip_forward"),
         (_pod(port_mappings=[api.PortMapping(container_port=70000)]), "INVALID_ARGUMENT", "config.port_mappings[0]"),
         (_pod(port_mappings=[api.PortMapping(host_port=-1, container_port=1)]), "INVALID_ARGUMENT", "config.port_mappings[0]"),
         (_linux(cgroup_parent="kube"), "INVALID_ARGUMENT", "config.linux.cgroup_parent"),
@@ -87,7 +96,8 @@ def _mount(**mount: Any) -> dict[str, Any]:
     return {"mounts": [api.Mount(**mount)]}
 
 
-_PROFILE = api.SecurityProfile(profile_type=api.SecurityProfile.Localhost, localhost_ref="../x")
+_LOCALHOST = api.SecurityProfile.Localhost
+_PROFILE = api.SecurityProfile(profile_type=_LOCALHOST, localhost_ref="../x")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +106,27 @@ _PROFILE = api.SecurityProfile(profile_type=api.SecurityProfile.Localhost, local
         ({"image": ""}, "INVALID_ARGUMENT", "config.image.image"),
         ({"image": "a//b:c"}, "INVALID_ARGUMENT", "config.image.image"),
         ({"command": []}, "INVALID_ARGUMENT", "config.command"),
-        ({"command": ["a\0b"]}, "INVALID_ARGUMENT", "NUL"),
+        ({"command": ["a\0b"]}, "INVALID_ARGUMENT", "config.command[0]"),
+        ({"log_path": "x\0y"}, "INVALID_ARGUMENT", "config.log_path"),
+        ({"log_path": "a" * 256}, "INVALID_ARGUMENT", "config.log_path"),
+        ({"log_path": "."}, "INVALID_ARGUMENT", "config.log_path"),
+        ({"log_path": "directory/../x"}, "INVALID_ARGUMENT", "config.log_path"),
+        ({"stop_signal": 999}, "INVALID_ARGUMENT", "config.stop_signal"),
+        ({"labels": {"a\0": "b"}}, "INVALID_ARGUMENT", "config.labels"),
+        ({"annotations": {"a": "b\0"}}, "INVALID_ARGUMENT", "config.annotations['a']"),
+        ({"args": ["a\nb", "c\0d"]}, "INVALID_ARGUMENT", "config.args[1]"),
+        ({"envs": [api.KeyValue(key="A", value=b"a\0b")]}, "INVALID_ARGUMENT", "config.envs[0].value"),
+        ({"envs": [api.KeyValue(key="A\n", value=b"x")]}, "INVALID_ARGUMENT", "config.envs[0].key"),
+        ({"devices": [api.Device(container_path="/dev/x", host_path="/" + "a" * 300)]}, "INVALID_ARGUMENT", "config.devices"),
+        (_mount(container_path="/x", host_path="/" + "a" * 300), "INVALID_ARGUMENT", "config.mounts[0].host_path"),
+        (_mount(container_path="/x", host_path="/etc/passwd/x"), "INVALID_ARGUMENT", "config.mounts[0].host_path"),
+        (_resources(memory_limit_in_bytes=4096), "INVALID_ARGUMENT", "memory.limit: 4096"),
+        (
+            _security(seccomp=api.SecurityProfile(profile_type=_LOCALHOST, localhost_ref="/dev/zero")),
+            "INVALID_ARGUMENT",
+            "/dev/zero",
+        ),
+        (_security(run_as_username="9" * 5000), "INVALID_ARGUMENT", "run_as_username"),
         ({"working_dir": "relative"}, "INVALID_ARGUMENT", "config.working_dir"),
         ({"working_dir": "/a/../b"}, "INVALID_ARGUMENT", "config.working_dir"),
         ({"envs": [api.KeyValue(key="A=B", value=b"x")]}, "INVALID_ARGUMENT", "config.envs[0].key"),
@@ -164,3 +194,24 @@ def test_what_is_not_there_is_not_found(client: Client, call: str, request_: Any
     with pytest.raises(grpc.RpcError) as refused:
         getattr(client.runtime, call)(request_)
     assert refused.value.code().name == code
+
+
+@pytest.mark.parametrize("timeout", [2**31, 9223372037, 2**63 - 1])
+def test_a_timeout_beyond_all_clocks_is_a_long_one(client: Client, pod: str, timeout: int) -> None:
+    """ExecSync ends with its command; StopContainer waits, and one without patience does not wait with it."""
+    container = client.run(pod, "trap '' TERM; echo ready; sleep 1000", name=f"t{timeout}")
+    wait_for("the trap", lambda: (client.logs / "c.log").exists() and "ready" in client.contents())
+    assert client.exec(container, "echo", "x", timeout=timeout).stdout == b"x\n"
+    with pytest.raises(grpc.RpcError) as refused:
+        client.runtime.StopContainer(api.StopContainerRequest(container_id=container, timeout=timeout), timeout=0.5)
+    assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    client.runtime.StopContainer(api.StopContainerRequest(container_id=container, timeout=1), timeout=20)
+    assert client.status(container).exit_code == 137
+
+
+def test_a_request_too_large_for_the_monitor_is_refused(client: Client, pod: str) -> None:
+    """JSON makes six bytes of one: what gRPC lets in may be more than the monitor takes."""
+    with pytest.raises(grpc.RpcError) as refused:
+        client.create(pod, "true", args=["\x01" * (8 << 20)])
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert client.ended(client.run(pod, "exit 0")).exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,8 +47,8 @@ def test_root_of_the_pod_is_nobody_on_the_node(client: Client, mapped: tuple[str
     container = client.run(pod, "sleep 1234", security=security)
     answer = client.exec(container, "sh", "-c", "id -u; cat /proc/self/uid_map; cat /proc/sys/kernel/shm_rmid_forced")
     assert answer.stdout.split() == [b"0", b"0", str(_FIRST).encode(), str(_SIZE).encode(), b"1"]
-    (pid,) = [int(p) for p in os.listdir("/proc") if p.isdigit() and _command(p) == b"sleep\x001234\x00"]
-    assert os.stat(f"/proc/{pid}").st_uid == _FIRST
+    verbose = client.runtime.ContainerStatus(api.ContainerStatusRequest(container_id=container, verbose=True))
+    assert os.stat(f"/proc/{json.loads(verbose.info['info'])['pid']}").st_uid == _FIRST
     status = client.runtime.PodSandboxStatus(api.PodSandboxStatusRequest(pod_sandbox_id=pod)).status
     assert status.linux.namespaces.options.userns_options.uids[0].host_id == _FIRST
 
@@ -104,8 +105,12 @@ def test_a_mapping_that_cannot_be_is_refused(client: Client, options: Any, field
     assert not client.runtime.ListPodSandbox(api.ListPodSandboxRequest()).items
 
 
-def _command(pid: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
+@pytest.mark.parametrize("asked", [[], ["/proc/interrupts", "/proc/keys"]])
+def test_proc_is_hidden_as_the_kubelet_says(client: Client, mapped: tuple[str, Any], asked: list[str]) -> None:
+    """procMount: Unmasked is two empty lists; then nothing lies over /proc, and a container within can mount its own."""
+    pod, security = mapped
+    security.masked_paths.extend(asked)
+    security.readonly_paths.extend(["/proc/sys"] if asked else [])
+    answer = client.exec(client.run(pod, "sleep 100", security=security), "cat", "/proc/self/mountinfo")
+    over = [line.split()[4] for line in answer.stdout.decode().splitlines() if line.split()[4].startswith("/proc/")]
+    assert sorted(over) == (sorted([*asked, "/proc/sys"]) if asked else [])

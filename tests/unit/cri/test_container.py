@@ -18,12 +18,19 @@ _PASSWD = b"root:x:0:0::/root:/bin/sh\nweb:x:33:44::/www:/bin/false\n"
 _GROUP = b"root:x:0:\nweb:x:44:\nextra:x:55:web,other\n"
 
 
-def _spec(image: dict[str, Any] | None = None, security: dict[str, Any] | None = None, **config: Any) -> dict[str, Any]:
+def _spec(
+    image: dict[str, Any] | None = None,
+    security: dict[str, Any] | None = None,
+    uid_mappings: list[tuple[int, int, int]] | None = None,
+    **config: Any,
+) -> dict[str, Any]:
     linux = api.LinuxContainerConfig(
         resources=config.pop("resources", None), security_context=api.LinuxContainerSecurityContext(**(security or {}))
     )
     sandbox = SandboxRecord(
-        spec=SandboxSpec(id="s", name="s", metadata={}, cgroup_parent="/kubepods/podx", hostname="box"),
+        spec=SandboxSpec(
+            id="s", name="s", metadata={}, cgroup_parent="/kubepods/podx", hostname="box", uid_mappings=uid_mappings or []
+        ),
         is_ready=True,
         created_at=1,
         directory="/state/pods/s",
@@ -64,6 +71,13 @@ def test_the_environment_is_merged_and_values_are_bytes() -> None:
     assert (found["A"], found["C"], found["HOSTNAME"], found["HOME"]) == ("caller", "3", "box", "/root")
     assert found["B"].encode(errors="surrogateescape") == b"\xff"
     assert "PATH" in found
+
+
+@pytest.mark.parametrize("entry", ["=x", "=", ""])
+def test_a_variable_of_the_image_has_a_name(entry: str) -> None:
+    """execve(2) would take it, Python's would not, and nobody means it."""
+    with pytest.raises(InvalidArgument, match="the image's Env"):
+        _spec({"Env": ["A=b", entry]})
 
 
 @pytest.mark.parametrize(
@@ -163,6 +177,24 @@ def test_privileged_hides_nothing_and_may_use_every_device() -> None:
     assert spec["linux"]["seccomp"] is None
 
 
+@pytest.mark.parametrize(
+    ("mappings", "asked", "masked"),
+    [
+        ([], [], True),
+        ([], ["/proc/keys"], False),
+        ([(0, 1 << 20, 65536)], [], False),
+        ([(0, 1 << 20, 65536)], ["/proc/kcore"], True),
+    ],
+)
+def test_nothing_is_hidden_where_a_user_namespace_and_empty_lists_say_so(
+    mappings: list[tuple[int, int, int]], asked: list[str], masked: bool
+) -> None:
+    """procMount: Unmasked, which a kubelet says by empty lists; elsewhere they are the defaults."""
+    linux = _spec(security={"masked_paths": asked, "readonly_paths": asked}, uid_mappings=mappings)["linux"]
+    assert ("/proc/kcore" in linux["maskedPaths"]) is masked
+    assert bool(linux["readonlyPaths"]) is (bool(asked) or not mappings)
+
+
 def test_devices_are_denied_by_default() -> None:
     """GO-2022-0396: the list allows, it does not deny."""
     assert _spec()["linux"]["resources"]["devices"][0] == {"allow": False, "access": "rwm"}
@@ -182,3 +214,17 @@ def test_the_stop_signal_is_told_as_it_is(asked: int, image: str, number: int, t
     """The caller's before the image's, and SIGTERM where neither says."""
     assert signals.stop_signal(asked, image) == number
     assert signals.cri_signal(number) == told
+
+
+@pytest.mark.parametrize(
+    ("asked", "image"),
+    [
+        (999, ""),
+        (-1, ""),
+        *((0, name) for name in ("NOPE", "0", "65", "99999", "9" * 5000, "SIG_IGN", "SIGRTMIN+31", "\u0661\u0665", "²")),
+    ],
+)
+def test_an_unknown_stop_signal_is_refused(asked: int, image: str) -> None:
+    """By who said it; digits are those of ASCII."""
+    with pytest.raises(InvalidArgument, match="stop_signal" if asked else "StopSignal"):
+        signals.stop_signal(asked, image)

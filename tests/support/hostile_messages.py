@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
@@ -78,11 +79,11 @@ def mutate_document(
 
 
 def _walk(message: Message, path: str, rng: Random, strings: Sequence[str]) -> str:
-    """Go down a random way, and spoil what is at its end."""
+    """Go down a random way, and spoil what is at its end; each field that there may be has its chance."""
     fields = message.DESCRIPTOR.fields
     if not fields:
         return f"{path or message.DESCRIPTOR.name}: has no fields"
-    field = rng.choice(fields)
+    field = rng.choices(fields, [_leaves(field) for field in fields])[0]
     path = f"{path}.{field.name}".lstrip(".")
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return _spoil_map(message, field, path, rng, strings)
@@ -93,6 +94,18 @@ def _walk(message: Message, path: str, rng: Random, strings: Sequence[str]) -> s
         setattr(message, field.name, chosen := _scalar(field, rng, strings))
         return f"{path}: {_short(chosen)}"
     return _spoil_repeated(value, field, path, rng, strings)
+
+
+def _leaves(field: FieldDescriptor) -> int:
+    """How many fields there are to be spoilt in a field."""
+    if field.message_type is None:
+        return 1
+    return _leaves_of(field.message_type)
+
+
+@functools.cache
+def _leaves_of(descriptor: Any) -> int:
+    return 1 + sum(1 if inner.message_type in (None, descriptor) else _leaves(inner) for inner in descriptor.fields)
 
 
 def _spoil_message(owner: Message, field: FieldDescriptor, path: str, rng: Random, strings: Sequence[str]) -> str:

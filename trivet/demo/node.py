@@ -50,14 +50,20 @@ class DemoNode:
         if b"ready" not in self._process.stdout.readline():
             raise Unavailable(f"the daemon did not start: {(self.directory / 'log').read_text()[-1000:]}")
 
+    @property
+    def pid(self) -> int:
+        """Of the daemon that was started last."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 
     def runtime(self) -> Any:
-        return api_pb2_grpc.RuntimeServiceStub(self._connect())  # type: ignore[no-untyped-call]
+        return api_pb2_grpc.RuntimeServiceStub(self.channel())  # type: ignore[no-untyped-call]
 
     def images(self) -> Any:
-        return api_pb2_grpc.ImageServiceStub(self._connect())  # type: ignore[no-untyped-call]
+        return api_pb2_grpc.ImageServiceStub(self.channel())  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Remove every pod, end the daemon, and take away bridge, cgroups and directories."""
@@ -88,7 +94,8 @@ class DemoNode:
             self._channel.close()
             self._channel = None
 
-    def _connect(self) -> grpc.Channel:
+    def channel(self) -> grpc.Channel:
+        """The one connection to the daemon that runs now."""
         if self._channel is None:
             self._channel = grpc.insecure_channel(f"unix://{self.directory}/cri.sock")
         return self._channel

@@ -34,6 +34,7 @@ class Claims:
         self._holders: dict[tuple[str, bytes], str | None] = {}
         #: own chain → handle of the rule that says that it waits, in order
         self._waiting = {target: handle for handle, _owner, target in nft.rule_handles(sock, family, table, WAITING)}
+        self._has_queue = bool(self._waiting)
 
     def holder(self, element: Element) -> str | None:
         """The owner that the table names; None where nobody has it."""
@@ -62,8 +63,7 @@ class Claims:
 
     def end_queue(self) -> list[Message]:
         """After the changes: the queue goes with the last of it."""
-        is_there = nft.chain_uses(self._sock, self._family, self._table, WAITING) is not None
-        return [nft.remove_chain(self._family, self._table, WAITING)] if is_there and not self._waiting else []
+        return [nft.remove_chain(self._family, self._table, WAITING)] if self._has_queue and not self._waiting else []
 
     def _give(self, owner: str, elements: list[Element]) -> list[Message]:
         messages = []

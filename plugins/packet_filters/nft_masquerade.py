@@ -49,7 +49,8 @@ def add(sock: Socket, addresses: list[str], owner: str) -> None:
         for interface in interfaces:  # the kernel would keep an earlier owner's name
             earlier = _find(sock, interface.version, interface.ip.packed)
             if earlier is not None:
-                messages += _removals(sock, interface.version, interface.ip.packed, earlier[0].decode())
+                found = _present(sock, interface.version, interface.ip.packed, earlier[0].decode())
+                messages += [nft.remove_element(_FAMILIES[interface.version], _TABLE, *one) for one in found]
         if sock.is_done([*messages, *wanted], generation, nft.CHANGED):
             return
     raise Unavailable("nftables: other changes kept interrupting the masquerading")
@@ -122,9 +123,10 @@ def _owned(sock: Socket, owner: str, addresses: list[str]) -> list[tuple[int, by
 def _ends(sock: Socket, version: int, owned: list[tuple[int, bytes, str]]) -> list[Message]:
     """Of the family's elements that are owned, of the lengths that have no others, and of the table with the last length."""
     family, going = _FAMILIES[version], [(packed, chain) for one, packed, chain in owned if one == version]
-    messages = [message for packed, chain in going for message in _removals(sock, version, packed, chain)]
-    recorded = [chain for packed, chain in going if _find(sock, version, packed) is not None]
-    for chain in sorted({*(chain for _packed, chain in going), *_chains(sock, family)}):
+    present = [(chain, place) for packed, chain in going for place in _present(sock, version, packed, chain)]
+    messages = [nft.remove_element(family, _TABLE, *place) for _chain, place in present]
+    recorded = [chain for chain, (in_set, _key) in present if in_set == _MAP]
+    for chain in sorted({chain for _packed, chain in going} or _chains(sock, family)):
         uses = nft.chain_uses(sock, family, _TABLE, chain)
         if uses is not None and uses - recorded.count(chain) <= _USES:
             messages += _teardown(sock, family, chain)
@@ -183,15 +185,10 @@ def _elements(interface: Interface, owner: str) -> list[Message]:
     ]
 
 
-def _removals(sock: Socket, version: int, packed: bytes, chain: str) -> list[Message]:
-    """Of what there is."""
-    family = _FAMILIES[version]
+def _present(sock: Socket, version: int, packed: bytes, chain: str) -> list[tuple[str, bytes]]:
+    """(set, key) of an address's elements, as far as they are there."""
     keys = ((_MAP, packed), (_sources(chain), packed), (_near(chain), _pair(packed, chain)))
-    return [
-        nft.remove_element(family, _TABLE, name, key)
-        for name, key in keys
-        if nft.find_element(sock, family, _TABLE, name, key) is not None
-    ]
+    return [one for one in keys if nft.find_element(sock, _FAMILIES[version], _TABLE, *one) is not None]
 
 
 def _find(sock: Socket, version: int, packed: bytes) -> tuple[bytes, str] | None:

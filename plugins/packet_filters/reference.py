@@ -48,12 +48,10 @@ class ReferenceRules:
 
     def unmap_ports(self, owner: str) -> list[tuple[PortMap, str]]:
         """What there was. Idempotent."""
-        had = self.mapped_ports(owner)
         network, container_id, _interface = owner.split(" ")
         with _kernel("removing port maps of the reference plugins") as sock:
-            reference_nft.unmap_ports(sock, lambda rule: rule.comment == container_id)
-        reference_ipt.unmap_ports(network, container_id)
-        return had
+            had = reference_nft.unmap_ports(sock, lambda rule: rule.comment == container_id)
+        return had + reference_ipt.unmap_ports(network, container_id)
 
     def admitted(self, addresses: list[str]) -> set[str]:
         """Those of the addresses (without length) that are let pass."""
@@ -123,7 +121,8 @@ def _port_name(owner: str) -> str:
 @contextmanager
 def _kernel(doing: str) -> Iterator[Socket]:
     try:
-        with Socket() as sock:
+        # A netfilter socket is let go of when what anybody has removed before is freed: DEL does not wait for it.
+        with Socket(closes_later=True) as sock:
             yield sock
     except OSError as error:
         raise from_oserror(error, doing) from error

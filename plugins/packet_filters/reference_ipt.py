@@ -20,12 +20,7 @@ from runtime_core.network import nftables as nft
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from runtime_core.interfaces.packet_filter import PortMap
-
-    Wanted = Callable[[str, str], bool]
-
 _FAMILIES = {4: nft.IPV4, 6: nft.IPV6}
 _CHAIN_BYTES = 28
 _DNAT, _MARK, _MASQ = "CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ"
@@ -52,26 +47,25 @@ def unmasquerade(network: str, container_id: str) -> None:
 
 def ports(network: str, container_id: str) -> list[tuple[PortMap, str]]:
     """(port map, pod's address) of one container to which packets are led."""
-    chain, found = _chain("CNI-DN-", network, container_id), []
-    for version, kind in _where("nat", chain):
-        lines = ipt.rules(version, "nat", kind=kind) or []
-        if ipt.jumps(lines, chain) and ipt.jumps(lines, _DNAT):
-            from plugins.packet_filters.ipt_ports import mapped  # here: as a rule there is nothing to read
-
-            found += mapped([words for words in lines if words[:2] == ["-A", chain]])
-    return found
-
-
-def unmap_ports(network: str, container_id: str) -> None:
     chain = _chain("CNI-DN-", network, container_id)
+    places = _where("nat", chain)
+    return [one for version, kind in places for one in _mapped(ipt.rules(version, "nat", kind=kind) or [], chain)]
+
+
+def unmap_ports(network: str, container_id: str) -> list[tuple[PortMap, str]]:
+    """What there was, as `ports` tells it."""
+    chain, had = _chain("CNI-DN-", network, container_id), []
     for version, kind in _where("nat", chain):
         with ipt.alone():
-            _remove_chain(version, kind, chain, ipt.rules(version, "nat", kind=kind) or [])
+            lines = ipt.rules(version, "nat", kind=kind) or []
+            had += _mapped(lines, chain)
+            _remove_chain(version, kind, chain, lines)
+    return had
 
 
 def admits() -> bool:
     """Whether their firewall may admit anybody."""
-    return next(_where("filter", _FORWARD), None) is not None
+    return bool(_where("filter", _FORWARD))
 
 
 def admitted(addresses: list[str]) -> set[str]:
@@ -106,19 +100,21 @@ def attachments() -> list[tuple[str, str, str]]:
     return found
 
 
-def _where(table: str, chain: str) -> Iterator[tuple[int, str]]:
-    """(IP version, kind of executables) of the tables that have the chain, or may have it."""
-    for version in filter(ipt.is_there, ipt.FAMILIES):
-        for program, kind in (("", ipt.default_kind(version)), (ipt.other_kind(version),) * 2):
-            if kind == "nft" and _has_chain(version, table, chain):
-                yield version, program
-            if kind == "legacy" and table in ipt.legacy_tables(version) and ipt.rules(version, table, chain, program) is not None:
-                yield version, program
+def _mapped(lines: list[list[str]], chain: str) -> list[tuple[PortMap, str]]:
+    from plugins.packet_filters.ipt_ports import mapped  # here: as a rule there is nothing to read
+
+    is_entered = ipt.jumps(lines, chain) and ipt.jumps(lines, _DNAT)
+    return mapped([words for words in lines if words[:2] == ["-A", chain]]) if is_entered else []
 
 
-def _has_chain(version: int, table: str, chain: str) -> bool:
-    with nft.Socket() as sock:
-        return nft.has_chains(sock, _FAMILIES[version], table, [chain])
+def _where(table: str, chain: str) -> list[tuple[int, str]]:
+    """(IP version, kind of executables) of the tables that have the chain. The kernel is asked first, which costs least."""
+    with nft.Socket(closes_later=True) as sock:
+        places = [(version, "nft") for version in ipt.FAMILIES if nft.has_chains(sock, _FAMILIES[version], table, [chain])]
+    places += [(version, "legacy") for version in ipt.FAMILIES if table in ipt.legacy_tables(version)]
+    programs = [(version, "" if ipt.default_kind(version) == kind else kind) for version, kind in places]
+    found = [(version, kind) for version, kind in programs if ipt.is_there(version, kind)]
+    return [(version, kind) for version, kind in found if ipt.rules(version, table, chain, kind) is not None]
 
 
 def _remove_chain(version: int, kind: str, chain: str, lines: list[list[str]]) -> None:

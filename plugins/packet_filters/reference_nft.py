@@ -64,15 +64,20 @@ def unmasquerade(sock: Socket, wanted: Wanted) -> None:
 def ports(sock: Socket, wanted: Wanted) -> list[tuple[PortMap, str]]:
     """(port map, pod's address) of the rules that are wanted."""
     found = []
-    for family, chain in [(family, chain) for family in nft.ADDRESS for chain in _HOSTPORT_CHAINS]:
+    families = [family for family in nft.ADDRESS if nft.table_uses(sock, family, _HOSTPORT) is not None]
+    for family, chain in [(family, chain) for family in families for chain in _HOSTPORT_CHAINS]:
         rules = nft_reading.rules(sock, family, _HOSTPORT, chain)
         found += [_port(rule, family) for rule in rules if wanted(rule)]
     return [one for one in found if one is not None]
 
 
-def unmap_ports(sock: Socket, wanted: Wanted) -> None:
+def unmap_ports(sock: Socket, wanted: Wanted) -> list[tuple[PortMap, str]]:
+    """What there was, as `ports` tells it."""
+    had = ports(sock, wanted)
     for family in nft.ADDRESS:
-        _remove(sock, family, _HOSTPORT, _HOSTPORT_CHAINS, wanted)
+        if nft.table_uses(sock, family, _HOSTPORT) is not None:
+            _remove(sock, family, _HOSTPORT, _HOSTPORT_CHAINS, wanted)
+    return had
 
 
 def guarded(sock: Socket) -> list[str]:

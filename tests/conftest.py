@@ -10,7 +10,7 @@ import pytest
 # Before any conftest below imports it: the suites assert, and pytest is to say what it compared.
 pytest.register_assert_rewrite("runtime_core.testing")
 
-_NEEDS_ROOT = ("kernel", "contract", "faults")
+_NEEDS_ROOT = ("kernel", "contract", "faults", "fuzz")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -105,7 +105,7 @@ class Plugins:
         try:
             module: ModuleType = importlib.import_module(self._modules[kind])
             found: dict[str, Any] | None = getattr(module, _FUNCTIONS[verb])(mine)
-            return cni_result.export(found, request.config["cniVersion"]) if found else {}
+            return cni_result.export(found, request.config.get("cniVersion", "0.1.0")) if found else {}
         except TrivetError:
             raise
         except OSError as error:

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 
+from runtime_core.cni import document
 from runtime_core.cni import result as cni_result
 from runtime_core.cni.request import Request, parse_args, previous_result
 from runtime_core.errors import (
@@ -101,7 +102,7 @@ def _command_line(kind: str, modules: dict[str, str], arguments: list[str]) -> i
 def _serve(modules: dict[str, str], kind: str, command: str, text: bytes, packet_filter: str) -> dict[str, Any] | None:
     if command not in _FUNCTIONS:
         raise CniError(_BAD_ENVIRONMENT, f"CNI_COMMAND: {command!r} is none of {', '.join(_FUNCTIONS)} and VERSION")
-    config = _config(text)
+    config = _config(text, command)
     _check_version(config.get("cniVersion", "0.1.0"), command)
     request = _request(modules, command, config, packet_filter)
     try:
@@ -124,6 +125,9 @@ def _check_version(version: Any, command: str) -> None:
 
 def _request(modules: dict[str, str], command: str, config: dict[str, Any], packet_filter: str) -> Request:
     environment = {key: os.environ.get(f"CNI_{key}", "") for key in ("CONTAINERID", "NETNS", "IFNAME", "ARGS", "PATH")}
+    for key, value in environment.items():
+        if not _is_text(value):
+            raise CniError(_BAD_ENVIRONMENT, f"CNI_{key}: {value!r} is not UTF-8")
     if command in _NEEDS_INTERFACE:
         for key in ("CONTAINERID", "IFNAME", *(("NETNS",) if command != "DEL" else ())):
             if not environment[key]:
@@ -149,6 +153,14 @@ def _request(modules: dict[str, str], command: str, config: dict[str, Any], pack
     )
 
 
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _delegate(modules: dict[str, str], kind: str, verb: str, request: Request) -> dict[str, Any]:
     """An IPAM plugin of ours in this process, somebody else's by CNI_PATH."""
     from runtime_core.cni.invoke import Plugins  # here: subprocess is dear, and most calls need none
@@ -157,15 +169,18 @@ def _delegate(modules: dict[str, str], kind: str, verb: str, request: Request) -
     return plugins.delegate(kind, verb, request)
 
 
-def _config(text: bytes) -> dict[str, Any]:
+def _config(text: bytes, command: str) -> dict[str, Any]:
     try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        config = document.read(text)
+    except ValueError as error:
         raise CniError(_DECODING_FAILED, f"the network configuration is not JSON: {error}") from error
     if len(text) > _MOST_CONFIG or not isinstance(config, dict):
         raise CniError(_DECODING_FAILED, "the network configuration is not a JSON object of reasonable size")
     if not isinstance(config.get("name"), str) or not _ID.fullmatch(config["name"]):
         raise InvalidArgument(f"name: {config.get('name')!r} is not a network name")
+    if command == "DEL":
+        return document.cleaned(config)  # type: ignore[no-any-return]
+    document.check(config)
     return config
 
 

@@ -32,7 +32,11 @@ def interface_name(name: str, field: str) -> str:
 
 def is_interface_name(name: str) -> bool:
     """As the kernel sees it (dev_valid_name)."""
-    if not 0 < len(name.encode(errors="surrogateescape")) <= LONGEST_NAME or name in (".", ".."):
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    if not 0 < length <= LONGEST_NAME or name in (".", ".."):
         return False
     return not any(character in "/:\0" or character.isspace() for character in name)
 

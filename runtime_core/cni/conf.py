@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime_core.cni import document as json_document
 from runtime_core.cni.request import is_plugin_name
 from runtime_core.cni.result import VERSIONS
 from runtime_core.errors import InvalidArgument, NotFound
@@ -98,9 +98,14 @@ def _read(path: Path) -> Any:
     if len(text) > _MOST_BYTES:
         raise InvalidArgument(f"{path}: larger than {_MOST_BYTES} bytes")
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = json_document.read(text)
+    except ValueError as error:
         raise InvalidArgument(f"{path}: {error}") from error
+    try:
+        json_document.check(found)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{path}: {error}") from error
+    return found
 
 
 def parse(document: Any, where: str) -> NetworkList:

@@ -115,7 +115,7 @@ class Plugins:
 
         def run() -> dict[str, Any]:
             found: dict[str, Any] | None = getattr(self._module(kind), _FUNCTIONS[verb])(mine)
-            return cni_result.export(found, request.config["cniVersion"]) if found else {}
+            return cni_result.export(found, request.config.get("cniVersion", "0.1.0")) if found else {}
 
         return _guarded(f"{kind} {verb}", run)
 

@@ -41,7 +41,7 @@ class Link:
         _family, _type, self.index, flags, _change = _LINK.unpack_from(payload)
         self._attributes = attributes = netlink.decode(payload[_LINK.size :])
         self.is_up = bool(flags & _IFF_UP)
-        self.name = attributes[_IFLA_IFNAME].rstrip(b"\0").decode()
+        self.name = attributes[_IFLA_IFNAME].rstrip(b"\0").decode(errors="replace")  # another's may be any bytes
         self.mac = ":".join(f"{byte:02x}" for byte in attributes.get(_IFLA_ADDRESS, b""))
         self.mtu = struct.unpack("=I", attributes[_IFLA_MTU])[0]
         self.master = self._number(_IFLA_MASTER)
@@ -97,7 +97,7 @@ class Links:
         return self._socket.request(*messages) if messages else []
 
     def find(self, name: str) -> Link | None:
-        return self._find(_LINK.pack(0, 0, 0, 0, 0), [(_IFLA_IFNAME, name)])
+        return self._find(_LINK.pack(0, 0, 0, 0, 0), [(_IFLA_IFNAME, name)]) if _is_possible(name) else None
 
     def at(self, index: int) -> Link | None:
         return self._find(_LINK.pack(0, 0, index, 0, 0), [])
@@ -119,7 +119,7 @@ class Links:
 
     def remove(self, name: str) -> bool:
         """False when there was none."""
-        return self._forgive(Message(_DELLINK, _LINK.pack(0, 0, 0, 0, 0), [(_IFLA_IFNAME, name)]))
+        return _is_possible(name) and self._forgive(Message(_DELLINK, _LINK.pack(0, 0, 0, 0, 0), [(_IFLA_IFNAME, name)]))
 
     def remove_at(self, index: int) -> bool:
         return self._forgive(Message(_DELLINK, _LINK.pack(0, 0, index, 0, 0)))
@@ -207,6 +207,11 @@ class Links:
         for family in (socket.AF_INET, socket.AF_INET6):
             for payload in self._socket.dump(Message(_GETROUTE, struct.pack("=BBBBBBBBI", family, *[0] * 8))):
                 yield payload, netlink.decode(payload[12:])
+
+
+def _is_possible(name: str) -> bool:
+    """No link has another name, and a message may not hold it."""
+    return len(name) <= LONGEST_NAME
 
 
 def up_message(index: int) -> Message:

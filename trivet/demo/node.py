@@ -114,7 +114,7 @@ def _unused_subnet() -> str:
     with netlink.Socket() as sock:
         links = Links(sock)
         taken = [ipaddress.ip_interface(a).network for link in links.all() for a in links.addresses(link.index)]
-    candidates = list(ipaddress.ip_network("10.200.0.0/13").subnets(new_prefix=24))
+    candidates = list(ipaddress.IPv4Network("10.200.0.0/13").subnets(new_prefix=24))
     first = os.getpid() % len(candidates)
     for candidate in candidates[first:] + candidates[:first]:
         if not any(network.version == 4 and network.overlaps(candidate) for network in taken):

@@ -30,6 +30,7 @@ class CniNetwork:
     def __init__(self, *, conf_dir: Path, bin_dirs: Sequence[str], cache_dir: Path, packet_filter: str = "") -> None:
         modules = {driver.name: driver.entry for driver in installed("cni")}
         self._cache = Cache(cache_dir)
+        self._cache.remove_half_written()
         self._caller = Caller(Plugins(bin_dirs, modules, packet_filter=packet_filter), self._cache)
         self._closing = threading.Event()
         self._readiness = Readiness(self._ask_status)

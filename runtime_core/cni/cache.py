@@ -49,7 +49,13 @@ class Cache:
             temporary.write_text(json.dumps({field.name: getattr(attachment, field.name) for field in fields(attachment)}))
             os.rename(temporary, path)
         except OSError as error:
+            temporary.unlink(missing_ok=True)
             raise from_oserror(error, f"CNI cache {path}") from error
+
+    def remove_half_written(self) -> None:
+        """What writers that were killed have left; for who is the only one to write here."""
+        for path in self._directory.glob(".*"):
+            path.unlink(missing_ok=True)
 
     def of_container(self, container_id: str) -> list[Attachment]:
         foreign = [attachment for attachment in self._foreign() if attachment.container_id == container_id]

@@ -79,15 +79,20 @@ def leave_parent(kept: set[int]) -> None:
 def become(credentials: Credentials, program: Program, channel: socket.socket) -> None:
     """The last stretch of every process in a container: credentials, then exec."""
     credentials.take_user()
-    # A change of ids clears this signal, so it is set again; a parent that died just before shows on the channel.
+    # A change of ids clears this signal, so it is set again.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_if_orphaned(channel)
+    syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+    credentials.take_privileges()
+    program.execute()
+
+
+def end_if_orphaned(channel: socket.socket) -> None:
+    """A parent that died just before PR_SET_PDEATHSIG was set shows on the channel."""
     poller = select.poll()
     poller.register(channel, select.POLLHUP)
     if poller.poll(0):
         os._exit(1)
-    syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
-    credentials.take_privileges()
-    program.execute()
 
 
 def host_uid(credentials: Credentials, user_namespace: int) -> int:
@@ -130,6 +135,7 @@ class _Setup:
     def run(self, joined: dict[str, int]) -> None:
         request = self.request
         leave_parent({self.channel.fileno(), *request.stdio, *joined.values()})
+        end_if_orphaned(self.channel)  # who cleans up after the parent looks for a cgroup once
         self._create_cgroup()
         self._enter_namespaces({kind: joined[kind] for kind in joined if kind != "pid"})
         self.step.doing = "preparing the root file system"
@@ -139,6 +145,7 @@ class _Setup:
     def run_through(self, joined: dict[str, int], parent: socket.socket) -> None:
         request = self.request
         leave_parent({self.channel.fileno(), parent.fileno(), *request.stdio, *joined.values()})
+        end_if_orphaned(parent)
         self._create_cgroup()
         self.step.doing = "preparing the root file system"
         tree = rootfs.gather(request.root, request.spec, joined["user"])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from runtime_core.errors import DeadlineExceeded, NotFound, TrivetError
 from runtime_core.interfaces.runtime import PodLost
 from runtime_core.kernel import failpoint
-from runtime_core.sandbox.node import CGROUP_PARENTS, Node
+from runtime_core.sandbox.node import Node
 from runtime_core.sandbox.records import ContainerRecord, SandboxRecord, State
 
 _KILL_SECONDS = 30.0
@@ -58,8 +58,7 @@ def remove_sandbox(node: Node, record: SandboxRecord) -> None:
     for container in node.containers_of(record.spec.id):
         remove_container(node, container)
     _raise_first(node.ledger.sweep(record.spec.id))
-    with node.locks.hold(CGROUP_PARENTS):
-        node.sandboxes.delete(record.spec.id)
+    node.sandbox_removed(record.spec.id)
     # What another pod left to this one while it went: nobody can leave anything to it any more.
     _raise_first(node.ledger.sweep(record.spec.id))
 

@@ -92,6 +92,8 @@ class Node:
         #: pods that have no record yet: their cgroup parents, and which of them are lost already
         self._opening: dict[str, str] = {}
         self._lost: set[str] = set()
+        #: pods that have given up their cgroup parents and are not gone yet
+        self._leaving: set[str] = set()
         self._opening_lock = threading.Lock()
 
     # -- looking up
@@ -203,6 +205,7 @@ class Node:
         except BaseException:
             with self.locks.hold(CGROUP_PARENTS):
                 self._opening.pop(spec.id, None)
+                self._leaving.discard(spec.id)
             self.ledger.sweep(spec.id)  # what another pod left to it while it was given up
             raise
         finally:
@@ -234,6 +237,12 @@ class Node:
         except NotFound:
             return
 
+    def sandbox_removed(self, sandbox_id: str) -> None:
+        """Drop its record: no pod leaves anything to it any more."""
+        with self.locks.hold(CGROUP_PARENTS):
+            self.sandboxes.delete(sandbox_id)
+            self._leaving.discard(sandbox_id)
+
     # -- releasing what the ledger names
 
     def _release_pod(self, entry: Entry) -> None:
@@ -245,12 +254,14 @@ class Node:
         self.network.detach(PodNetwork(**json.loads(entry.reference)))
 
     def _release_cgroup_parent(self, entry: Entry) -> None:
-        """Remove it, or leave that to another pod that is in it."""
+        """Remove it, or leave that to another pod that is in it; two that go at once do not leave it to each other."""
         below = f"{entry.reference}/"
         with self.locks.hold(CGROUP_PARENTS):
             parents = {**self._opening, **{record.spec.id: record.spec.cgroup_parent for record in self.sandboxes.all()}}
+            if entry.owner in parents:
+                self._leaving.add(entry.owner)
             for sandbox_id, parent in parents.items():
-                if sandbox_id != entry.owner and f"{parent}/".startswith(below):
+                if sandbox_id not in self._leaving and sandbox_id != entry.owner and f"{parent}/".startswith(below):
                     self.ledger.acquire(sandbox_id, ("cgroup-parent", entry.reference))
                     return
             if not self.cgroups.processes(entry.reference):

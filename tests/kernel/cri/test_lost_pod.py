@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from cri.api.v1 import api_pb2 as api
 from e2e.wait import wait_for
+from runtime_core.cgroups.detect import detected
 from tests.support.cri_client import Client
 
 _CONTAINERS = 40
@@ -86,10 +89,18 @@ def test_a_lost_pod_is_cleaned_up_by_the_next_daemon(client: Client, pod: str) -
     assert client.ended(container).exit_code == 137
 
 
+def test_pods_that_go_at_once_take_their_common_cgroup_along(client: Client) -> None:
+    """Each leaves it to the others while they are there, and one of them is the last."""
+    top = Path("/sys/fs/cgroup/memory" if detected() == "v1" else "/sys/fs/cgroup", client.node.cgroup[1:])
+    for number in range(15):
+        pods = [client.pod(f"together{number}-{one}") for one in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda pod: _remove(client, pod), pods))
+        assert not top.exists()
+
+
 def _forget_readiness(database: Path, pod: str) -> None:
     """As a daemon leaves it that dies between the two steps."""
-    import sqlite3
-
     with sqlite3.connect(database) as connection:
         (document,) = connection.execute("SELECT document FROM records WHERE id = ?", (pod,)).fetchone()
         lost = json.dumps({**json.loads(document), "is_ready": False})

@@ -341,3 +341,12 @@ def test_garbage_is_collected_without_a_configuration(node: Node, make: Make) ->
     node.plugin("one")
     network.collect_garbage([_pod(node)])
     assert [one.container_id for one in node.cache.all()] == ["p1"]
+
+
+def test_what_a_killed_daemon_had_half_written_goes(node: Node, make: Make) -> None:
+    """A whole entry stays."""
+    cache = node.directory / "cache"
+    (cache / ".c1:eth0:net").write_text('{"container')
+    (cache / "c2:eth0:net").write_text("{}")
+    make()
+    assert os.listdir(cache) == ["c2:eth0:net"]

@@ -66,7 +66,7 @@ class LowerTree:
             if not stat.S_ISDIR(status.st_mode):
                 return
             yield layer
-            if _is_opaque(path, layer):
+            if layer != self._layers[-1] and _is_opaque(path, layer):
                 return
 
 

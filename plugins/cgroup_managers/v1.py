@@ -250,22 +250,33 @@ def _make(root: str, path: str, *, is_cpuset: bool) -> list[str]:
         os.mkdir(root + path)
         missing = [path]
     except FileExistsError:
-        return []
+        missing = []
     except FileNotFoundError:
         missing = []
         current = ""
         for part in path.strip("/").split("/"):
             current += "/" + part
-            if not os.path.isdir(root + current):
+            try:
                 os.mkdir(root + current)
-                missing.append(current)
+            except FileExistsError:
+                continue
+            missing.append(current)
     if is_cpuset:
-        for level in missing:
-            parent = level.rpartition("/")[0]
-            for file in ("cpuset.cpus", "cpuset.mems"):
-                with open(f"{root}{parent}/{file}") as source, open(f"{root}{level}/{file}", "w") as target:
-                    target.write(source.read())
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            _fill(root, path, file)
     return [root + level for level in missing]
+
+
+def _fill(root: str, path: str, file: str) -> str:
+    """The value of a cpuset, taken from its parent's where it is empty: then it was made a moment ago, by us or by
+    somebody who has not come to that yet, and no process can be in it."""
+    with open(f"{root}{path}/{file}") as opened:
+        value = opened.read().strip()
+    if not value and path:
+        value = _fill(root, path.rpartition("/")[0], file)
+        with open(f"{root}{path}/{file}", "w") as target:
+            target.write(value)
+    return value
 
 
 def _remove(directory: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 from dataclasses import dataclass, fields
@@ -49,7 +50,8 @@ class Cache:
             temporary.write_text(json.dumps({field.name: getattr(attachment, field.name) for field in fields(attachment)}))
             os.rename(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the error that counts is the first one
+                temporary.unlink()
             raise from_oserror(error, f"CNI cache {path}") from error
 
     def remove_half_written(self) -> None:

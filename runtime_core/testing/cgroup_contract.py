@@ -137,6 +137,19 @@ class CgroupContract:
         assert not set(cgroups.create(f"{path}/b", {})) & set(made)
         assert [cgroups.exists(p) for p in (path, f"{path}/a", f"{path}/b", f"{path}/c")] == [True, True, True, False]
 
+    def test_create_below_what_somebody_has_just_made(self, cgroups: CgroupManager, path: str) -> None:
+        """Bare directories, as another creator leaves them for a moment: a process can be put in, there and below."""
+        for directory in cgroups.create(path, {}):
+            if directory.endswith(path):
+                os.mkdir(f"{directory}/bare")
+        worker = Worker()
+        for made in (f"{path}/bare/a", f"{path}/bare/b"):
+            cgroups.create(made, {})
+            cgroups.attach(made, worker.pid)
+        assert cgroups.processes(f"{path}/bare") == [worker.pid]
+        cgroups.destroy(path)
+        worker.end()
+
     def test_a_failed_create_leaves_nothing(self, cgroups: CgroupManager, path: str) -> None:
         """InvalidArgument names what the kernel refused; the parents that it made are gone too."""
         with pytest.raises(InvalidArgument, match="cpus"):

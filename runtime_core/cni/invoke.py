@@ -9,7 +9,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +29,9 @@ _MOST_OUTPUT = 4 * 1024 * 1024
 #: of a plugin's message: it goes into logs, and into gRPC headers, which hold 8 KiB
 _MOST_MESSAGE = 1000
 _FUNCTIONS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STATUS": "status"}
+
+
+Delegate = Callable[[str, str, Request], dict[str, Any]]
 
 
 class PluginFailed(TrivetError):
@@ -65,20 +68,22 @@ class Plugins:
         """The plugin's result, {} where the verb has none. Raises the plugin's error, or ours.
 
         Somebody's executable is given PATH and the parameters: what else the environment holds is the runtime's own."""
-        return self._call(kind, verb, request, {"PATH": os.environ.get("PATH", _PATH)})
+        return self._call(kind, verb, request, {"PATH": os.environ.get("PATH", _PATH)}, self.delegate)
 
     def delegate(self, kind: str, verb: str, request: Request) -> dict[str, Any]:
         """As `call`, for a plugin that hands its work on: to whom it does, it gives its whole environment
-        (specification section 4)."""
-        return self._call(kind, verb, request, {"PATH": _PATH, **os.environ})
+        (specification section 4). That one delegates no further: by `ipam.type` it would call itself."""
+        return self._call(kind, verb, request, {"PATH": _PATH, **os.environ}, None)
 
-    def _call(self, kind: str, verb: str, request: Request, environment: Mapping[str, str]) -> dict[str, Any]:
+    def _call(
+        self, kind: str, verb: str, request: Request, environment: Mapping[str, str], delegate: Delegate | None
+    ) -> dict[str, Any]:
         executable = self._executable(kind)
         if executable is None:
             if kind not in self._modules:
                 where = ", ".join(self._directories)
                 raise PluginMissing(f"CNI plugin {kind!r} is neither in {where} nor one of Trivet's")
-            return self._in_process(kind, verb, request)
+            return self._in_process(kind, verb, request, delegate)
         return self._execute(executable, kind, verb, request, environment)
 
     def _executable(self, kind: str) -> Path | None:
@@ -90,7 +95,7 @@ class Plugins:
                 return path
         return None
 
-    def _in_process(self, kind: str, verb: str, request: Request) -> dict[str, Any]:
+    def _in_process(self, kind: str, verb: str, request: Request, delegate: Delegate | None) -> dict[str, Any]:
         mine = Request(
             config=request.config,
             container_id=request.container_id,
@@ -99,7 +104,7 @@ class Plugins:
             args=request.args,
             path=request.path,
             previous=previous_result(request.config, verb),
-            delegate=self.delegate,
+            delegate=delegate,
             packet_filter=self._packet_filter,
         )
         try:

@@ -69,10 +69,43 @@ _VALUES: list[Any] = [
     (1 << 32) - 1, 1 << 63, -(1 << 63), (1 << 64) - 1, 10**30, -(10**30), 0.5, 1.0, -0.0, 1e308, [], {}, [None], [[]], [{}], {"": None},
     [0], [""], {"a": {"b": []}}, ["x"] * 2000, {str(number): number for number in range(2000)},
 ]  # fmt: skip
-_RAW = ["NaN", "Infinity", "-Infinity", "1e400", "1" * 5000, "[" * 500 + "]" * 500, '{"a":' * 700 + "1" + "}" * 700, '"\\ud800"', "01", "'x'"]
-_OTHER_KEYS = ["ipam", "runtimeConfig", "args", "prevResult", "dns", "name", "cniVersion", "type", "cni.dev/valid-attachments", "capabilities"]
+_RAW = [
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e400",
+    "1" * 5000,
+    "[" * 500 + "]" * 500,
+    '{"a":' * 700 + "1" + "}" * 700,
+    '"\\ud800"',
+    "01",
+    "'x'",
+]
+_OTHER_KEYS = [
+    "ipam",
+    "runtimeConfig",
+    "args",
+    "prevResult",
+    "dns",
+    "name",
+    "cniVersion",
+    "type",
+    "cni.dev/valid-attachments",
+    "capabilities",
+]
 VARIABLES = ("COMMAND", "CONTAINERID", "NETNS", "IFNAME", "ARGS", "PATH")
-_ARGS = ["IP=10.77.0.9", "IP=x", "IP=", "MAC=zz", "K", "=", ";;", "IgnoreUnknown=1;IP=fd77::9", "GATEWAY=::", "K8S_POD_NAME=x;K=\udcff"]
+_ARGS = [
+    "IP=10.77.0.9",
+    "IP=x",
+    "IP=",
+    "MAC=zz",
+    "K",
+    "=",
+    ";;",
+    "IgnoreUnknown=1;IP=fd77::9",
+    "GATEWAY=::",
+    "K8S_POD_NAME=x;K=\udcff",
+]
 VERBS = ("ADD", "ADD", "ADD", "DEL", "CHECK", "GC", "STATUS")
 _PLACEHOLDER = "@raw value@"
 
@@ -148,7 +181,9 @@ def _harm(rng: random.Random, config: dict[str, Any], raw: list[str]) -> None:
     if rng.random() < 0.15:
         holder, key = config, rng.choice([*_OTHER_KEYS, *(key for one in (*_MAIN.values(), *_CHAINED.values()) for key in one)])
     if key in ("dataDir", "daemonSocketPath"):  # the values of all that follow must not lie somewhere on this machine
-        holder[key] = rng.choice(["", "\0", "/dev/null/x", "/proc/x", str(holder.get(key)) + "/" + "x" * 300, 5, [], None, "\ud800"])
+        holder[key] = rng.choice(
+            ["", "\0", "/dev/null/x", "/proc/x", str(holder.get(key)) + "/" + "x" * 300, 5, [], None, "\ud800"]
+        )
         return
     if rng.random() < 0.08:
         if isinstance(holder, list) or key in holder:

@@ -4,14 +4,14 @@
       set guarded { type ifname }   set allowed { type ifname . ether_addr }
       chain macspoof { filter, prerouting; iifname @guarded iifname . ether saddr != @allowed drop }
 
-So an ADD changes two elements, whatever the number of containers. Cold.
+So an ADD changes two elements, whatever the number of containers; the table goes with the last of them. Cold.
 """
 
 from __future__ import annotations
 
 import struct
 
-from runtime_core.errors import FailedPrecondition, Unavailable, from_oserror
+from runtime_core.errors import Aborted, FailedPrecondition, from_oserror
 from runtime_core.kernel.netlink import CREATE, Message
 from runtime_core.network import nft_expressions as nfx
 from runtime_core.network import nftables as nft
@@ -68,7 +68,7 @@ def _change(messages: Callable[[nft.Socket], list[Message]], doing: str) -> None
                     return
     except OSError as error:
         raise from_oserror(error, f"macspoofchk: {doing}") from error
-    raise Unavailable(f"macspoofchk: other changes of nftables kept interrupting: {doing}")
+    raise Aborted(f"macspoofchk: {doing}: others have changed nftables {nft.ATTEMPTS} times meanwhile")
 
 
 def guarded() -> list[str]:
@@ -89,6 +89,29 @@ def check(port: str, mac: str) -> None:
         raise from_oserror(error, "macspoofchk: looking at nftables") from error
     if not stands or allowed != [_pair(port, mac)]:
         raise FailedPrecondition(f"macspoofchk: the rule that lets {port} send as {mac} alone is gone")
+
+
+def _guarding(sock: nft.Socket, port: str, mac: str) -> list[Message]:
+    stale = [pair for pair in _listed(sock, _ALLOWED) if pair.startswith(_name(port)) and pair != _pair(port, mac)]
+    messages = [nft.remove_element(_BRIDGE, _TABLE, _ALLOWED, pair) for pair in stale]
+    messages.append(nft.element(_BRIDGE, _TABLE, _GUARDED, _name(port), b"", ""))
+    messages.append(nft.element(_BRIDGE, _TABLE, _ALLOWED, _pair(port, mac), b"", ""))
+    stands = bool(nft.rules(sock, _BRIDGE, _TABLE, _CHAIN))
+    return messages if stands else [*_foundation(), *messages]
+
+
+def _releasing(sock: nft.Socket, names: set[bytes]) -> list[Message]:
+    """[] where there is nothing to do; all that the last one leaves goes."""
+    listed = [(in_set, key) for in_set in (_ALLOWED, _GUARDED) for key in _listed(sock, in_set)]
+    ours = [(in_set, key) for in_set, key in listed if key[:_NAME_BYTES] in names]
+    messages = [nft.remove_element(_BRIDGE, _TABLE, in_set, key) for in_set, key in ours]
+    if len(ours) == len(listed) and nft.table_uses(sock, _BRIDGE, _TABLE) is not None:
+        if nft.chain_uses(sock, _BRIDGE, _TABLE, _CHAIN) is not None:
+            messages.append(nft.remove_chain(_BRIDGE, _TABLE, _CHAIN))
+        sets = [in_set for in_set in (_ALLOWED, _GUARDED) if nft.has_set(sock, _BRIDGE, _TABLE, in_set)]
+        messages += [nft.remove_set(_BRIDGE, _TABLE, in_set) for in_set in sets]
+        messages.append(nft.remove_table(_BRIDGE, _TABLE))
+    return messages
 
 
 def _foundation() -> list[Message]:

@@ -33,7 +33,7 @@ def interface_name(name: str, field: str) -> str:
 def is_interface_name(name: str) -> bool:
     """As the kernel sees it (dev_valid_name)."""
     try:
-        length = len(name.encode())
+        length = len(name.encode(errors="surrogateescape"))
     except UnicodeEncodeError:
         return False
     if not 0 < length <= LONGEST_NAME or name in (".", ".."):

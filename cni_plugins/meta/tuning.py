@@ -6,6 +6,7 @@ runtimeConfig and CNI_ARGS.
 
 from __future__ import annotations
 
+import errno
 from contextlib import ExitStack
 
 from cni_plugins.meta import chained, link_settings, saved_settings
@@ -120,6 +121,8 @@ def _write(key: str, interface: str, value: str) -> None:
         with open(path, "r+b", buffering=0) as file:  # never made: procfs has it, or it is an error
             file.write(value.encode() or b"\n")  # nothing written would be nothing changed, not a list emptied
     except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ERANGE, errno.ENOENT, errno.ENOTDIR):
+            raise InvalidArgument(f"sysctl.{key}: setting it to {value!r}: {error}") from error
         raise from_oserror(error, f"sysctl.{key}: setting it to {value!r}") from error
 
 

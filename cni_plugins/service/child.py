@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _DESCRIPTORS = 4
-#: of /proc/PID/ns; descriptors of them come with the call
-_FOLLOWED = ("net", "mnt")
+#: of /proc/PID/ns; of the network and the mount namespace descriptors come with the call
+_NOT_FOLLOWED = tuple(name for name in ("user", "pid", "cgroup", "uts", "ipc", "time") if os.path.exists(f"/proc/self/ns/{name}"))
 _SAMPLE = b'{"cniVersion": "1.1.0", "name": "warm", "type": "", "ipam": {"ranges": [[{"subnet": "10.0.0.0/8"}]]}}'
 #: exit status and length of the output, behind which stands what goes to standard error: cni_plugins/start.py and
 #: native_x86_64.s read it
@@ -41,15 +41,17 @@ def reset() -> None:
     skel.answer("", {}, "", _SAMPLE, [])
 
 
-def serve(connection: _socket.socket, settings: dict[str, Any], fingerprint: code.Fingerprint) -> bool:
-    """Serve the call; whether this process may serve another one. Who waits sees an end of file where it fails."""
+def serve(connection: _socket.socket, settings: dict[str, Any], fingerprint: code.Fingerprint, own: list[str]) -> bool:
+    """Serve the call; whether this process may serve another one. Who waits sees an end of file where it fails.
+
+    `own` are the `namespaces` of the service."""
     descriptors: list[int] = []
     before = _open_files()
     home = _Home()
     try:
         connection.setblocking(True)
         message = _receive(connection, descriptors)
-        _serve(connection, message, descriptors, settings, fingerprint)
+        _serve(connection, message, descriptors, settings, fingerprint, own)
     except OSError as error:  # the caller has gone, or sent nonsense
         print(f"trivet-cni: {error}", file=sys.stderr, flush=True)
         return False
@@ -85,14 +87,19 @@ def _open_files() -> int:
 
 
 def _serve(
-    connection: _socket.socket, message: bytes, descriptors: list[int], settings: dict[str, Any], fingerprint: code.Fingerprint
+    connection: _socket.socket,
+    message: bytes,
+    descriptors: list[int],
+    settings: dict[str, Any],
+    fingerprint: code.Fingerprint,
+    own: list[str],
 ) -> None:
     if not code.is_current(fingerprint):
         os.kill(os.getppid(), signal.SIGTERM)
         return _answer(connection, NOT_SERVED, b"the code has changed")
     fields, _, text = message.partition(b"\0\0")
     key, kind, umask, *variables = fields.split(b"\0")
-    if key.decode() != settings["key"] or len(descriptors) != _DESCRIPTORS or not _is_equal(connection):
+    if key.decode() != settings["key"] or len(descriptors) != _DESCRIPTORS or not _is_equal(connection, own):
         return _answer(connection, NOT_SERVED, b"somebody else's")
     try:
         _become(descriptors, int(umask, 8), variables)
@@ -124,23 +131,20 @@ def _receive(connection: _socket.socket, descriptors: list[int]) -> bytes:
     return b"".join(chunks)
 
 
-def _is_equal(connection: _socket.socket) -> bool:
+def _is_equal(connection: _socket.socket, own: list[str]) -> bool:
     """Whether the caller is who the service is: for another one, or one with fewer rights, it would do what that one
     may not do itself."""
     peer = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(peer)
     if pid <= 0 or (uid, gid) != (os.geteuid(), os.getegid()):
         return False
-    return _has_the_same_namespaces(pid) and syscalls.capget(pid) == syscalls.capget()
+    return namespaces(pid) == own and syscalls.capget(pid) == syscalls.capget()
 
 
-def _has_the_same_namespaces(pid: int) -> bool:
-    """But for those that it is followed into: who sees other processes, another name of the node or other cgroups meets
-    other files in /proc and elsewhere, under the same names."""
-    for name in os.listdir("/proc/self/ns"):
-        if name not in _FOLLOWED and os.stat(f"/proc/{pid}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
-            return False
-    return True
+def namespaces(pid: int | str = "self") -> list[str]:
+    """Of a process, but for those that a caller is followed into: who sees other processes, another name of the node or
+    other cgroups meets other files in /proc and elsewhere, under the same names."""
+    return [os.readlink(f"/proc/{pid}/ns/{name}") for name in _NOT_FOLLOWED]
 
 
 def _become(descriptors: list[int], umask: int, variables: list[bytes]) -> None:

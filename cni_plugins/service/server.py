@@ -49,7 +49,8 @@ def serve(settings: dict[str, Any], path: str, idle: float, on_ready: Callable[[
         gc.freeze()  # children do not write on the pages of what was imported
         if on_ready is not None:
             on_ready()
-        _Loop(lambda caller: child.serve(caller, settings, fingerprint), listener, identity, lock, path, idle).run()
+        own = child.namespaces()
+        _Loop(lambda caller: child.serve(caller, settings, fingerprint, own), listener, identity, lock, path, idle).run()
     finally:
         listener.close()
         os.close(lock)

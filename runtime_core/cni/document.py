@@ -19,7 +19,7 @@ def read(text: bytes) -> Any:
     try:
         return json.loads(text.decode(), parse_constant=_refuse_constant)
     except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+        raise ValueError(f"nested too deeply: {error}") from error
 
 
 def check(value: Any, where: str = "", depth: int = 0) -> None:

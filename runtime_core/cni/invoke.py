@@ -33,6 +33,9 @@ _MOST_MESSAGE = 1000
 _FUNCTIONS = {"ADD": "add", "DEL": "delete", "CHECK": "check", "GC": "gc", "STATUS": "status"}
 
 
+Delegate = Callable[[str, str, Request], dict[str, Any]]
+
+
 class PluginFailed(TrivetError):
     """A plugin's own error object (specification section 5)."""
 
@@ -67,20 +70,22 @@ class Plugins:
         """The plugin's result, {} where the verb has none. Raises the plugin's error, or ours.
 
         Somebody's executable is given PATH and the parameters: what else the environment holds is the runtime's own."""
-        return self._call(kind, verb, request, {"PATH": os.environ.get("PATH", _PATH)})
+        return self._call(kind, verb, request, {"PATH": os.environ.get("PATH", _PATH)}, self.delegate)
 
     def delegate(self, kind: str, verb: str, request: Request) -> dict[str, Any]:
         """As `call`, for a plugin that hands its work on: to whom it does, it gives its whole environment
-        (specification section 4)."""
-        return self._call(kind, verb, request, {"PATH": _PATH, **os.environ})
+        (specification section 4). That one delegates no further: by `ipam.type` it would call itself."""
+        return self._call(kind, verb, request, {"PATH": _PATH, **os.environ}, None)
 
-    def _call(self, kind: str, verb: str, request: Request, environment: Mapping[str, str]) -> dict[str, Any]:
+    def _call(
+        self, kind: str, verb: str, request: Request, environment: Mapping[str, str], delegate: Delegate | None
+    ) -> dict[str, Any]:
         executable = self._executable(kind)
         if executable is None:
             if kind not in self._modules:
                 where = ", ".join(self._directories)
                 raise PluginMissing(f"CNI plugin {kind!r} is neither in {where} nor one of Trivet's")
-            return self._in_process(kind, verb, request)
+            return self._in_process(kind, verb, request, delegate)
         return self._execute(executable, kind, verb, request, environment)
 
     def load(self, kind: str) -> None:
@@ -100,7 +105,7 @@ class Plugins:
                 return path
         return None
 
-    def _in_process(self, kind: str, verb: str, request: Request) -> dict[str, Any]:
+    def _in_process(self, kind: str, verb: str, request: Request, delegate: Delegate | None) -> dict[str, Any]:
         mine = Request(
             config=request.config,
             container_id=request.container_id,
@@ -109,7 +114,7 @@ class Plugins:
             args=request.args,
             path=request.path,
             previous=previous_result(request.config, verb),
-            delegate=self.delegate,
+            delegate=delegate,
             packet_filter=self._packet_filter,
         )
 

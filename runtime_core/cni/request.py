@@ -71,7 +71,7 @@ class Request:
         if not is_plugin_name(kind):
             raise InvalidArgument(f"ipam.type: {kind!r} is not a plugin name")
         if self.delegate is None:
-            raise InvalidArgument(f"ipam.type: {kind!r} cannot be called from here")
+            raise InvalidArgument(f"ipam.type: {kind!r} is no plugin that gives addresses: it asks for some itself")
         answer = self.delegate(kind, verb, self)
         return cni_result.read(answer, f"result of {kind}", self.config.get("cniVersion", "0.1.0")) if verb == "ADD" else {}
 

@@ -104,7 +104,7 @@ def encode(attributes: Iterable[tuple[int, Any]]) -> bytes:
         if isinstance(value, list):
             kind, value = kind | _NESTED, encode(value)
         elif isinstance(value, str):
-            value = value.encode() + b"\0"
+            value = value.encode(errors="surrogateescape") + b"\0"
         elif isinstance(value, int):
             value = struct.pack("=I", value)
         length = _ATTRIBUTE.size + len(value)

@@ -41,7 +41,7 @@ class Link:
         _family, _type, self.index, flags, _change = _LINK.unpack_from(payload)
         self._attributes = attributes = netlink.decode(payload[_LINK.size :])
         self.is_up = bool(flags & _IFF_UP)
-        self.name = attributes[_IFLA_IFNAME].rstrip(b"\0").decode(errors="replace")  # another's may be any bytes
+        self.name = attributes[_IFLA_IFNAME].rstrip(b"\0").decode(errors="surrogateescape")  # another's may be any bytes
         self.mac = ":".join(f"{byte:02x}" for byte in attributes.get(_IFLA_ADDRESS, b""))
         self.mtu = struct.unpack("=I", attributes[_IFLA_MTU])[0]
         self.master = self._number(_IFLA_MASTER)

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,13 +64,17 @@ class Fuzz:
         call = cni_calls.make(rng, self.node.directory, self.pod, previous)
         self.recent.append(call)
         status = self.answer(call)
-        if call.verb == "ADD":
-            taken_down = Call(call.kind, "DEL", call.text, {**call.variables, "COMMAND": "DEL"}, call.valid)
-            assert self.answer(taken_down) == 0 or status != 0, f"what ADD took DEL refuses: {call}"
-            self.answer(Call(call.kind, "DEL", json.dumps(call.valid).encode(), self.variables("DEL"), call.valid))
+        for number, one in enumerate(self.ends(call)):
+            assert self.answer(one) == 0 or status != 0 or number, f"what ADD took DEL refuses: {call}"
         if is_chained:
             self.detach(self.pod, "c1")
         self.look(call)
+
+    def ends(self, call: Call) -> list[Call]:
+        """DEL of what an ADD may have made: written as it was, and as it should have been."""
+        as_it_was = Call(call.kind, "DEL", call.text, {**call.variables, "COMMAND": "DEL"}, call.valid)
+        valid = Call(call.kind, "DEL", json.dumps(call.valid).encode(), self.variables("DEL"), call.valid)
+        return [as_it_was, valid] if call.verb == "ADD" else []
 
     def variables(self, verb: str) -> dict[str, str]:
         return {"COMMAND": verb, "CONTAINERID": "c1", "NETNS": str(self.pod), "IFNAME": "eth0", "ARGS": "", "PATH": "/nowhere"}
@@ -115,11 +120,18 @@ def check_answer(call: Call, status: int, output: bytes) -> None:
 
 
 @pytest.fixture
-def fuzz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fuzz]:
+def directory() -> Iterator[Path]:
+    """In memory, where there is such a place: the leases of a thousand calls would wait for the disk."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def fuzz(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fuzz]:
     for name in cni_calls.VARIABLES:
-        monkeypatch.delenv(f"CNI_{name}", raising=False)
-    monkeypatch.chdir(tmp_path)  # a path that is none leads nowhere else
-    with main_node.made(tmp_path) as node:
+        monkeypatch.setenv(f"CNI_{name}", "")
+    monkeypatch.chdir(directory)  # a path that is none leads nowhere else
+    with main_node.made(directory) as node:
         yield Fuzz(node)
 
 
@@ -135,21 +147,21 @@ def test_hostile_calls_are_answered_and_leave_nothing(fuzz: Fuzz) -> None:
 
 @pytest.mark.timeout(_SECONDS + 120)
 @pytest.mark.parametrize("has_service", [True, False], ids=["service", "alone"])
-def test_hostile_calls_of_the_executables(fuzz: Fuzz, tmp_path: Path, has_service: bool) -> None:
+def test_hostile_calls_of_the_executables(fuzz: Fuzz, directory: Path, has_service: bool) -> None:
     """By their processes, with the warm service and without it: nothing on standard error."""
     print(f"TRIVET_FUZZ_SEED={_SEED}")
-    socket, programs = tmp_path / "run" / "service.sock", tmp_path / "bin"
+    socket, programs = directory / "run" / "service.sock", directory / "bin"
     command = [sys.executable, "-m", "cni_plugins", "install", "--bin-dir", str(programs), "--socket", str(socket)]
     subprocess.run([*command, *([] if has_service else ["--no-service"])], cwd=_ROOT, check=True, capture_output=True)
     rng, deadline = random.Random(_SEED), time.monotonic() + _SECONDS / 4
     try:
         while time.monotonic() < deadline:
-            call = cni_calls.make(rng, tmp_path, fuzz.pod, fuzz.previous)
-            for one in (call, Call(call.kind, "DEL", json.dumps(call.valid).encode(), fuzz.variables("DEL"), call.valid)):
+            call = cni_calls.make(rng, directory, fuzz.pod, fuzz.previous)
+            for one in (call, *fuzz.ends(call)):
                 variables = {f"CNI_{name}": value for name, value in one.variables.items()}
                 done = subprocess.run(
                     [programs / one.kind], input=one.text, env={"PATH": os.environ["PATH"], **variables},
-                    capture_output=True, check=False, cwd=tmp_path, timeout=60,
+                    capture_output=True, check=False, cwd=directory, timeout=60,
                 )  # fmt: skip
                 if one.verb:  # without it the executable says what it is
                     check_answer(one, done.returncode, done.stdout)

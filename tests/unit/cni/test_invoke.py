@@ -97,6 +97,15 @@ def test_to_whom_a_plugin_delegates_it_gives_its_whole_environment(node: Node, m
     assert {"KUBECONFIG=/etc/k8s.conf", "CNI_COMMAND=ADD", "CNI_CONTAINERID=c1"} <= set(lines)
 
 
+@pytest.mark.parametrize("kind", ["bridge", "ptp"])
+@pytest.mark.parametrize("verb", ["STATUS", "DEL"])
+def test_a_plugin_is_not_its_own_ipam_plugin(node: Node, kind: str, verb: str) -> None:
+    """It would call itself without end."""
+    modules = {one: f"cni_plugins.main.{one}" for one in ("bridge", "ptp")}
+    with pytest.raises(InvalidArgument, match=f"ipam.type: '{kind}' is no plugin that gives addresses"):
+        node.plugins(modules=modules).call("ptp", verb, _request(ipam={"type": kind}))
+
+
 def test_standard_error_is_passed_on(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     """Also when the plugin succeeds."""
     node.plugin("evil", "echo careful >&2")

@@ -16,6 +16,7 @@ import pytest
 
 from cni_plugins.install import install
 from cni_plugins.service import server
+from e2e.wait import wait_for
 from runtime_core.kernel import syscalls
 
 _PR_CAPBSET_DROP, _CAP_SYS_BOOT = 24, 22
@@ -240,7 +241,8 @@ def test_processes_serve_again(node: Node) -> None:
     served = {int(pid) for _verb, pid, parent in node.diary() if int(parent) == service}
     assert len(served) < 12
     home = os.stat(f"/proc/{service}/ns/net").st_ino
-    assert {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in served if _is_running(pid)} == {home}
+    # The last one has answered before it goes home.
+    wait_for("all to be home", lambda: {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in served if _is_running(pid)} == {home})
 
 
 def _elsewhere() -> None:

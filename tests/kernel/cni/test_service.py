@@ -20,6 +20,7 @@ import pytest
 
 from cni_plugins.install import install
 from cni_plugins.service import server
+from e2e.wait import wait_for
 from runtime_core.kernel import syscalls
 from runtime_core.testing.tools import need
 
@@ -250,7 +251,8 @@ def test_processes_serve_again(node: Node) -> None:
     served = {int(pid) for _verb, pid, parent in node.diary() if int(parent) == service}
     assert len(served) < 12
     home = os.stat(f"/proc/{service}/ns/net").st_ino
-    _until(lambda: {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in served if _is_running(pid)} == {home}, "the way back")
+    # The last one has answered before it goes home.
+    wait_for("all to be home", lambda: {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in served if _is_running(pid)} == {home})
 
 
 def _elsewhere() -> None:

@@ -207,7 +207,7 @@ def _make_btrfs(home: Path, closing: ExitStack) -> None:
     number = loop_device.attach(str(image), read_only=False)
     closing.callback(loop_device.detach, number)
     home.mkdir()
-    syscalls.mount(loop_device.node(number), str(home), "btrfs")
+    syscalls.mount(loop_device.device_node(number), str(home), "btrfs")
     closing.callback(syscalls.umount2, str(home), syscalls.MNT_DETACH)
 
 

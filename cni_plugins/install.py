@@ -1,4 +1,4 @@
-"""Writes the plugin executables: thin starts whose plugins and drivers are looked up now, not at every call."""
+"""Writes the plugin executables; modules and drivers are looked up once, at the installation, not at every call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runtime_core.registry import installed, locate
 
 SOCKET_DIRECTORY = "/run/trivet/cni"
 IDLE_SECONDS = 600
-_MARK = "{mark}: {kind} is {module}. Written by trivet-cni install; write it again when Trivet moves.\n"
+_MARK = "{mark}: {kind} is {module}. Written by trivet-cni install; run it again after Trivet has been moved.\n"
 _CODE = """import sys
 sys.path.insert(0, {root!r})
 from cni_plugins.start import main
@@ -55,7 +55,7 @@ def install(directory: Path, *, overwrite: bool, settings: dict[str, Any]) -> li
 
 
 def _executable(python: str, kind: str, module: str, settings: dict[str, Any]) -> bytes:
-    """Machine code where there is some for this machine; a script where every call is Python's matter."""
+    """Machine code on x86-64; otherwise, and for plugins with a command line, a Python script."""
     mark = _MARK.format(mark=STUB_MARK.decode(), kind=kind, module=module).encode()
     code = _CODE.format(root=_ROOT, kind=kind, settings=settings)
     if not settings["socket"] or settings["script"] or platform.machine() != "x86_64" or _has_command_line(module):
@@ -81,8 +81,8 @@ def find_settings(
 ) -> dict[str, Any]:
     """What an executable and the service must agree on, looked up now and not at every call.
 
-    `packet_filter` is a driver of trivet.packetfilter; with `script` no executable is machine code. The socket is named
-    after all of it, so that no executable meets the service of another installation.
+    `packet_filter` is a driver of trivet.packetfilter; with `script` no executable is machine code. The socket's
+    name contains a hash of it, so that no executable calls the service of another installation.
     """
     found: dict[str, Any] = {
         "modules": {driver.name: driver.entry for driver in installed("cni")},

@@ -6,7 +6,7 @@ import os
 import struct
 
 from cni_plugins.native_code import X86_64
-from cni_plugins.start import ALONE, ANSWER_SECONDS, DIED, HUNG, TAKE_SECONDS
+from cni_plugins.protocol import ACCEPT_SECONDS, ANSWER_SECONDS, NO_SERVICE, SERVICE_DIED, SERVICE_HUNG
 
 _BASE, _ENTRY_ALIGNMENT = 0x400000, 16
 _ZEROES, _ZEROES_LENGTH = 0x10000000, 0x1001000  # TEXT, REPLY and SCRATCH of native_x86_64.s
@@ -22,7 +22,7 @@ _LONGEST_SOCKET = 107
 
 
 def executable(
-    mark: bytes, socket: str, prefix: bytes, python: str, code: str, patience: tuple[int, int] = (TAKE_SECONDS, ANSWER_SECONDS)
+    mark: bytes, socket: str, prefix: bytes, python: str, code: str, patience: tuple[int, int] = (ACCEPT_SECONDS, ANSWER_SECONDS)
 ) -> bytes:
     """For Linux on x86-64. `mark` is text for whoever looks into the file; `prefix` begins each request to `socket`;
     where something else is to be decided, it becomes `python -IS -c code`. `patience`: seconds in which the
@@ -72,7 +72,7 @@ def _parameters(pool: _Pool, address: bytes, prefix: bytes, python: str, code: s
     """In the order of native_x86_64.s."""
     program = pool.text(python)
     words = [program, *(pool.text(word) for word in ("-IS", "-c", code))]
-    died, alone, hung = (pool.table(*words, pool.text(word), 0) for word in (DIED, ALONE, HUNG))
+    died, alone, hung = (pool.table(*words, pool.text(word), 0) for word in (SERVICE_DIED, NO_SERVICE, SERVICE_HUNG))
     paths = [number for path, flags in _OPENED for number in (pool.text(path), flags | os.O_CLOEXEC)]
     return _PARAMETERS.pack(
         2 + len(address) + 1,

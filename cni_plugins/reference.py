@@ -21,7 +21,7 @@ def _leases(request: Request) -> list[tuple[str, str, str]]:
     """(container id, interface, address) of those that host-local has given out for this network."""
     if request.section("ipam").get("type") != "host-local":
         return []
-    from cni_plugins.ipam.host_local.key import text_of
+    from cni_plugins.ipam.host_local.address_key import key_to_text
     from cni_plugins.ipam.host_local.options import data_directory
     from cni_plugins.ipam.host_local.store import LeaseStore
 
@@ -29,4 +29,4 @@ def _leases(request: Request) -> list[tuple[str, str, str]]:
     if not store.exists():
         return []
     with store:
-        return [(container_id, interface, text_of(address)) for address, container_id, interface in store.leases()]
+        return [(container_id, interface, key_to_text(address)) for address, container_id, interface in store.leases()]

@@ -40,7 +40,7 @@ _NOT_READY = (NotFound, FailedPrecondition, PermissionDenied, DataLoss, Resource
 _BAD_ENVIRONMENT, _DECODING_FAILED, _INCOMPATIBLE, _NOT_AVAILABLE, _UNKNOWN = 4, 6, 1, 50, 999
 
 
-def answer(kind: str, modules: dict[str, str], packet_filter: str, text: bytes, arguments: list[str]) -> tuple[int, bytes]:
+def serve_call(kind: str, modules: dict[str, str], packet_filter: str, text: bytes, arguments: list[str]) -> tuple[int, bytes]:
     """Serve the call of the plugin `kind` that the environment describes: (exit status, what goes to standard output).
 
     `modules` are all of ours, type → module; `packet_filter` is the entry point of the driver that they use; `text` is
@@ -50,7 +50,7 @@ def answer(kind: str, modules: dict[str, str], packet_filter: str, text: bytes, 
     if arguments:
         return _command_line(kind, modules, arguments), b""
     if command == "VERSION":
-        return 0, _line({"cniVersion": cni_result.VERSIONS[-1], "supportedVersions": list(cni_result.VERSIONS)})
+        return 0, _encode_line({"cniVersion": cni_result.VERSIONS[-1], "supportedVersions": list(cni_result.VERSIONS)})
     try:
         found = _serve(modules, kind, command, text, packet_filter)
     except TrivetError as error:
@@ -64,12 +64,12 @@ def answer(kind: str, modules: dict[str, str], packet_filter: str, text: bytes, 
 
         traceback.print_exc()
         return 1, error_object(_UNKNOWN, f"{kind} {command}: {type(error).__name__}: {error}", version_of(text))
-    return 0, b"" if found is None else _line(found)
+    return 0, b"" if found is None else _encode_line(found)
 
 
 def error_object(code: int, message: str, version: str, details: str = "") -> bytes:
     """What a failed plugin prints (specification section 5)."""
-    return _line({"cniVersion": version, "code": code, "msg": message, "details": details})
+    return _encode_line({"cniVersion": version, "code": code, "msg": message, "details": details})
 
 
 def version_of(text: bytes) -> str:
@@ -102,7 +102,7 @@ def _command_line(kind: str, modules: dict[str, str], arguments: list[str]) -> i
 def _serve(modules: dict[str, str], kind: str, command: str, text: bytes, packet_filter: str) -> dict[str, Any] | None:
     if command not in _FUNCTIONS:
         raise CniError(_BAD_ENVIRONMENT, f"CNI_COMMAND: {command!r} is none of {', '.join(_FUNCTIONS)} and VERSION")
-    config = _config(text, command)
+    config = _parse_config(text, command)
     _check_version(config.get("cniVersion", "0.1.0"), command)
     request = _request(modules, command, config, packet_filter)
     try:
@@ -169,7 +169,7 @@ def _delegate(modules: dict[str, str], kind: str, verb: str, request: Request) -
     return plugins.delegate(kind, verb, request)
 
 
-def _config(text: bytes, command: str) -> dict[str, Any]:
+def _parse_config(text: bytes, command: str) -> dict[str, Any]:
     try:
         config = document.read(text)
     except ValueError as error:
@@ -184,5 +184,5 @@ def _config(text: bytes, command: str) -> dict[str, Any]:
     return config
 
 
-def _line(answer: dict[str, Any]) -> bytes:
+def _encode_line(answer: dict[str, Any]) -> bytes:
     return json.dumps(answer).encode() + b"\n"

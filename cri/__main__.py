@@ -23,8 +23,8 @@ def main() -> NoReturn:
 
 def _main() -> int:
     arguments = _parse()
-    command_line.need_root("serve makes namespaces, mounts and cgroups for pods")
-    settings = config.settings(Settings, arguments, DEFAULT_FILE)
+    command_line.require_root("serve makes namespaces, mounts and cgroups for pods")
+    settings = config.load_settings(Settings, arguments, DEFAULT_FILE)
     cgroups = _cgroup_entry(settings.cgroup_manager)
     launcher = Launcher.start([*_JOBS, cgroups.partition(":")[0]])
     from cri.daemon import Daemon  # now: it brings grpc, and with it threads
@@ -42,10 +42,10 @@ def _parse() -> argparse.Namespace:
 
 
 def _cgroup_entry(name: str) -> str:
-    from runtime_core.cgroups.detect import detected
+    from runtime_core.cgroups.detect import detect_version
     from runtime_core.registry import locate
 
-    return locate("cgroup", name or detected())
+    return locate("cgroup", name or detect_version())
 
 
 if __name__ == "__main__":

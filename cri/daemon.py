@@ -8,11 +8,11 @@ from pathlib import Path
 
 from cri.container.create import host_device
 from cri.events import Events
-from cri.server import gates
+from cri.server import rpc_handlers
 from cri.service import Service
 from cri.settings import RuntimeHandler, Settings
 from cri.translate.container import Device, Facts
-from runtime_core.cgroups.detect import detected
+from runtime_core.cgroups.detect import detect_version
 from runtime_core.errors import InvalidArgument, TrivetError
 from runtime_core.images.store import Images
 from runtime_core.interfaces.runtime import Runtime, RuntimeContext
@@ -22,8 +22,8 @@ from runtime_core.log import Log
 from runtime_core.registry import load_driver, locate
 from runtime_core.sandbox.node import Directories, Node
 from runtime_core.sandbox.recover import recover
-from runtime_core.serving import listen
-from runtime_core.serving.stop import stop_signals
+from runtime_core.serving import unix_server
+from runtime_core.serving.stop_signals import stop_signals
 from runtime_core.store.database import Database
 from runtime_core.store.locks import lock_file
 from runtime_core.streaming.client import Streams
@@ -40,21 +40,21 @@ class Daemon:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; the pods stay."""
         memory.share_arenas()
-        path = listen.socket_path(self._settings.listen)
+        path = unix_server.socket_path(self._settings.listen)
         for option, directory in (("--root", self._settings.root), ("--state", self._settings.state)):
             paths.make_private_directory(str(directory), option)
         # Another daemon would take this one's pods there for nobody's.
         state_lock = lock_file(self._settings.state / "daemon.lock")
         database = Database(self._settings.root)
-        listen.prepare_socket(path)
+        unix_server.prepare_socket(path)
         service = self._service(database)
         ended = stop_signals()
         recover(service.node, lambda what, error: self._log.warning("recovery", of=what, error=str(error)))
         service.node.images.collect_garbage(service.node.snapshotter.layers_in_use())
-        server = listen.make_server(list(gates(service)))
-        listen.bind(server, path)
+        server = unix_server.make_server(list(rpc_handlers(service)))
+        unix_server.bind(server, path)
         server.start()
-        memory.give_back()
+        memory.release_unused_memory()
         print(f"trivet-cri is ready on {path}", flush=True)
         os.read(ended, 1)
         service.events.close()
@@ -90,8 +90,8 @@ class Daemon:
             cache_dir=settings.root / "cni",
             packet_filter=locate("packetfilter", settings.packet_filter),
         )
-        facts = Facts(capabilities=capabilities.machine(), is_cgroup_v2=detected() == "v2", devices=host_devices())
-        self._tell_clamping(facts)
+        facts = Facts(capabilities=capabilities.machine(), is_cgroup_v2=detect_version() == "v2", devices=host_devices())
+        self._log_clamping(facts)
         return Service(
             node=node,
             facts=facts,
@@ -101,7 +101,7 @@ class Daemon:
             handlers={name: runtime.features() for name, runtime in node.runtimes.items()},
         )
 
-    def _tell_clamping(self, facts: Facts) -> None:
+    def _log_clamping(self, facts: Facts) -> None:
         """Once, here: a container whose oom_score_adj is clamped has no log to say it in."""
         if "CAP_SYS_RESOURCE" not in facts.capabilities:
             least = int(Path("/proc/self/oom_score_adj").read_text())

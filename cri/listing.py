@@ -1,4 +1,4 @@
-"""What every List and its stream twin do alike: select by labels, answer in pages, not build a message twice."""
+"""What the List calls and their streaming variants share: label selectors, pages, and cached messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Items(Generic[Record, Item]):
         self._build = build
         self._known: dict[int, tuple[Record, Item]] = {}
 
-    def of(self, records: Iterable[Record]) -> Iterator[tuple[Record, Item]]:
+    def with_messages(self, records: Iterable[Record]) -> Iterator[tuple[Record, Item]]:
         """All records with their messages, which must not be changed; those of records that are gone are forgotten."""
         known, kept = self._known, {}
         for record in records:

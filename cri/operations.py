@@ -26,8 +26,8 @@ class Operations:
         self._lock = threading.Lock()
         self._underway: dict[str, Future[Any]] = {}
 
-    def once(self, key: str, function: Callable[[], Result], timeout: float | None) -> Result:
-        """Run `function`, or join the run of the same key; DeadlineExceeded after `timeout`, the work goes on."""
+    def run_once(self, key: str, function: Callable[[], Result], timeout: float | None) -> Result:
+        """Run `function`, or wait for the run of the same key; DeadlineExceeded after `timeout`, while the work continues."""
         with self._lock:
             future = self._underway.get(key)
             if future is None:

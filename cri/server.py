@@ -29,7 +29,7 @@ from cri.sandbox import stop as sandbox_stop
 from cri.service import Service
 from cri.streaming import attach, port_forward
 from cri.streaming import exec as streaming_exec
-from runtime_core.serving.gate import Gate
+from runtime_core.serving.rpc_handler import RpcHandler
 
 RUNTIME: dict[str, Callable[..., Any]] = {
     "Version": version.version,
@@ -77,10 +77,10 @@ FREE_TEXT = frozenset(
 )
 
 
-def gates(service: Service) -> list[Gate]:
+def rpc_handlers(service: Service) -> list[RpcHandler]:
     """The two services of CRI v1."""
     services = api.DESCRIPTOR.services_by_name
     return [
-        Gate(services["RuntimeService"], GetMessageClass, RUNTIME, service, service.log, free_text=FREE_TEXT),
-        Gate(services["ImageService"], GetMessageClass, IMAGE, service, service.log, free_text=FREE_TEXT),
+        RpcHandler(services["RuntimeService"], GetMessageClass, RUNTIME, service, service.log, free_text=FREE_TEXT),
+        RpcHandler(services["ImageService"], GetMessageClass, IMAGE, service, service.log, free_text=FREE_TEXT),
     ]

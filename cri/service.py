@@ -19,6 +19,8 @@ from runtime_core.streaming.client import Streams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
+    """Everything that a handler needs; made once by the daemon."""
+
     node: Node
     facts: Facts
     log: Log

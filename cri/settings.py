@@ -1,4 +1,4 @@
-"""What trivet-cri can be told, by /etc/trivet/config.yaml and by options: docs/operations.md has each key."""
+"""The settings of trivet-cri, from /etc/trivet/config.yaml and options; docs/operations.md describes each."""
 
 from __future__ import annotations
 
@@ -69,4 +69,5 @@ class Settings:
             raise InvalidArgument(f"largest-layer: {self.largest_layer} is not positive")
 
     def handlers(self) -> dict[str, RuntimeHandler]:
+        """The configured runtime handlers over the built-in ones, by name."""
         return {**HANDLERS, **self.runtime_handlers}

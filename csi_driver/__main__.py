@@ -16,10 +16,10 @@ def main() -> int:
 
 def _main() -> int:
     arguments = _parse()
-    command_line.need_root("serve mounts volumes")
-    from csi_driver.daemon import Daemon  # now: it brings grpc, which --help and --version need not
+    command_line.require_root("serve mounts volumes")
+    from csi_driver.daemon.daemon import Daemon  # now: it brings grpc, which --help and --version need not
 
-    Daemon(config.settings(Settings, arguments, DEFAULT_FILE, SECTION)).run()
+    Daemon(config.load_settings(Settings, arguments, DEFAULT_FILE, SECTION)).run()
     return 0
 
 

@@ -42,6 +42,7 @@ class Capabilities:
     node: tuple[str, ...]
 
     def serves(self, rpc: str) -> bool:
+        """Whether the driver serves this RPC."""
         return rpc not in NEEDS or NEEDS[rpc] in self.plugin + self.controller
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from csi_driver import topology
 from csi_driver.capabilities import Capabilities, capabilities
-from csi_driver.durable import Flusher
-from csi_driver.locks import Holds
-from csi_driver.node.state import NodeState
-from csi_driver.records import Records, SnapshotRecord, VolumeRecord
+from csi_driver.records.flusher import Flusher
+from csi_driver.records.locks import OperationLocks
+from csi_driver.records.node_state import NodeState
+from csi_driver.records.schema import Records, SnapshotRecord, VolumeRecord
+from csi_driver.requests import topology
 from csi_driver.settings import Settings
 from runtime_core.errors import NotFound
 from runtime_core.interfaces.volume import Features, VolumeBackend
@@ -21,6 +21,8 @@ from runtime_core.store.ledger import Ledger
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
+    """Everything that a handler needs; made once by the daemon."""
+
     settings: Settings
     node_id: str
     backend: VolumeBackend
@@ -29,7 +31,7 @@ class Service:
     store: Flusher
     log: Log
     #: by volume id, snapshot id, group id, or name while there is no id yet
-    locks: Holds = field(default_factory=Holds)
+    locks: OperationLocks = field(default_factory=OperationLocks)
     #: from counting the volumes of this node to adding one
     attaching: threading.Lock = field(default_factory=threading.Lock)
     timings: Timings = field(default_factory=Timings)
@@ -37,15 +39,17 @@ class Service:
 
     @property
     def features(self) -> Features:
+        """What the back end can do."""
         return self.backend.features()
 
     @property
     def capabilities(self) -> Capabilities:
+        """What the driver announces."""
         return capabilities(self.features, attach=self.settings.attach)
 
     def topology(self) -> dict[str, str]:
         """Where this node's volumes can be reached: on this node."""
-        return {**self.settings.topology, f"topology.{self.settings.driver_name}/node": topology.value(self.node_id)}
+        return {**self.settings.topology, f"topology.{self.settings.driver_name}/node": topology.segment_value(self.node_id)}
 
     def volume(self, volume_id: str, field: str = "volume_id") -> VolumeRecord:
         """The record of a volume that the cluster may use; NotFound for any other id."""
@@ -55,6 +59,7 @@ class Service:
         return record
 
     def snapshot(self, snapshot_id: str, field: str = "snapshot_id") -> SnapshotRecord:
+        """The record of a complete snapshot; NotFound, naming `field`, for any other id."""
         record = self.records.snapshots.find(snapshot_id)
         if record is None or record.phase != "ready":
             raise NotFound(f"{field}: there is no snapshot {snapshot_id[:128]!r}")

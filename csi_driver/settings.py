@@ -22,6 +22,8 @@ _PREFIX = re.compile(r"[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
+    """The settings of trivet-csi, checked; docs/csi.md describes each."""
+
     endpoint: Annotated[str, "socket"] = "unix:///run/trivet/csi.sock"
     node_id: Annotated[str, "this node's name for the cluster (default: the host's)"] = ""
     root: Annotated[Path, "volumes and records"] = Path("/var/lib/trivet/csi")

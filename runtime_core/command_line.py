@@ -14,14 +14,14 @@ from runtime_core.version import VERSION
 _INTERRUPTED, _UNREAD = 130, 141  # 128 and the number of SIGINT and of SIGPIPE, as a shell tells it
 
 
-def run(program: str, work: Callable[[], int]) -> int:
-    """Exit status of `work`, whose failure is told in one line on standard error.
+def run(program: str, function: Callable[[], int]) -> int:
+    """Exit status of `function`, whose failure is told in one line on standard error.
 
     When nobody reads its output any more (`trivet plugins | head -1`) it ends quietly, as a program that SIGPIPE kills.
     """
     try:
         try:
-            return _status(program, work)
+            return _status(program, function)
         finally:  # also when argparse exits
             if sys.stdout is not None:  # a shell's >&-
                 sys.stdout.flush()
@@ -38,7 +38,7 @@ def add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
 
 
-def need_root(what: str) -> None:
+def require_root(what: str) -> None:
     """PermissionDenied saying `what` the command does, unless the user is root (of this user namespace)."""
     if os.geteuid() != 0:
         raise PermissionDenied(what)
@@ -50,9 +50,9 @@ def describe(error: TrivetError) -> str:
     return f"{error}; that needs root, and you are uid {uid}" if isinstance(error, PermissionDenied) and uid != 0 else str(error)
 
 
-def _status(program: str, work: Callable[[], int]) -> int:
+def _status(program: str, function: Callable[[], int]) -> int:
     try:
-        return work()
+        return function()
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return _INTERRUPTED

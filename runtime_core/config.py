@@ -40,20 +40,20 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Any], default_file: 
             )
 
 
-def settings(kind: type[Settings], arguments: argparse.Namespace, default_file: Path, section: str = "") -> Settings:
+def load_settings(kind: type[Settings], arguments: argparse.Namespace, default_file: Path, section: str = "") -> Settings:
     """What the files say, and over it what `arguments` (of `add_options`) say.
 
     `default_file` may be missing, a named one may not. Raises InvalidArgument naming file and key.
     """
     if arguments.config is not None and not os.path.exists(arguments.config):
         raise InvalidArgument(f"--config: {arguments.config} does not exist")
-    found = load(kind, arguments.config or default_file, section)
+    found = load_file(kind, arguments.config or default_file, section)
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(arguments).items() if name in names}
     return dataclasses.replace(found, **given)  # type: ignore[type-var]
 
 
-def load(kind: type[Settings], path: Path, section: str = "") -> Settings:
+def load_file(kind: type[Settings], path: Path, section: str = "") -> Settings:
     """The settings of a file and its drop-ins, in `section` where one is named; a file that is not there says nothing."""
     merged: dict[str, Any] = {}
     for file in (path, *sorted((path.parent / _DROP_INS).glob("*.yaml"))):

@@ -1,7 +1,7 @@
-"""What can go wrong, and what each outside world calls it.
+"""The kinds of errors, with the code of each protocol.
 
 Every error that Trivet raises on purpose is one of these; three readers map them
-once: `serving/gate.py` (gRPC status), `cni_plugins/skel.py` (CNI error code) and
+once: `serving/rpc_handler.py` (gRPC status), `cni_plugins/skel.py` (CNI error code) and
 the OCI command line (exit status). Cold: numbers only, no imports beyond errno.
 
     TrivetError                 internal, nothing better is known
@@ -35,50 +35,74 @@ class TrivetError(Exception):
 
 
 class InvalidArgument(TrivetError):
+    """A value from outside is wrong, whatever the state of the node."""
+
     grpc_code, cni_code = 3, 7
 
 
 class DeadlineExceeded(TrivetError):
+    """It took too long; the work may still go on."""
+
     grpc_code, cni_code = 4, 11
 
 
 class NotFound(TrivetError):
+    """What is named is not there."""
+
     grpc_code, cni_code = 5, 7
 
 
 class AlreadyExists(TrivetError):
+    """The name is taken, by something else than what was asked for."""
+
     grpc_code, cni_code = 6, 7
 
 
 class PermissionDenied(TrivetError):
+    """The caller, or this process, may not do it."""
+
     grpc_code, cni_code = 7, 5
 
 
 class ResourceExhausted(TrivetError):
+    """No space, no address, or over a budget."""
+
     grpc_code, cni_code = 8, 11
 
 
 class FailedPrecondition(TrivetError):
+    """Right by itself, but not in the present state; a retry alone does not help."""
+
     grpc_code, cni_code = 9, 7
 
 
 class Aborted(TrivetError):
+    """Another operation is in the way; a retry may succeed."""
+
     grpc_code, cni_code = 10, 11
 
 
 class OutOfRange(TrivetError):
+    """A size or position that cannot be had."""
+
     grpc_code, cni_code = 11, 7
 
 
 class Unimplemented(TrivetError):
+    """A call or an option that is not supported."""
+
     grpc_code, cni_code = 12, 7
 
 
 class Unavailable(TrivetError):
+    """A passing trouble: the same call may succeed later."""
+
     grpc_code, cni_code = 14, 11
 
 
 class DataLoss(TrivetError):
+    """Data is damaged, or is not what its digest says."""
+
     grpc_code, cni_code = 15, 5
 
 

@@ -18,21 +18,27 @@ class Log:
         self._threshold = LEVELS[level]
 
     def bind(self, **fields: object) -> Log:
+        """A logger with these fields in every line too."""
         return Log(self._level, stream=self._stream, **{**self._bound, **fields})
 
     def is_on(self, level: str) -> bool:
+        """Whether lines of this level are written."""
         return LEVELS[level] >= self._threshold
 
     def debug(self, event: str, **fields: object) -> None:
+        """Write a line of level debug."""
         self._write("debug", event, fields)
 
     def info(self, event: str, **fields: object) -> None:
+        """Write a line of level info."""
         self._write("info", event, fields)
 
     def warning(self, event: str, **fields: object) -> None:
+        """Write a line of level warning."""
         self._write("warning", event, fields)
 
     def error(self, event: str, **fields: object) -> None:
+        """Write a line of level error."""
         self._write("error", event, fields)
 
     def _write(self, level: str, event: str, fields: dict[str, object]) -> None:

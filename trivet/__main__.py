@@ -27,7 +27,7 @@ def _main() -> int:
 
 
 def _demo(_arguments: argparse.Namespace) -> int:
-    command_line.need_root("demo makes namespaces, mounts and cgroups")
+    command_line.require_root("demo makes namespaces, mounts and cgroups")
     from trivet.commands.demo import demo
 
     return demo()

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.command == "status":
         caller.status(network)
     elif arguments.command == "gc":
-        _collect(caller, cache, network, arguments.valid)
+        _collect_garbage(caller, cache, network, arguments.valid)
     else:
         _CALLS[arguments.command](caller, network, _attachment(arguments, network), cache)
     return 0
@@ -84,11 +84,11 @@ def _check(caller: Caller, network: NetworkList, wanted: Attachment, cache: Cach
 _CALLS = {"add": _add, "del": _delete, "check": _check}
 
 
-def _collect(caller: Caller, cache: Cache, network: NetworkList, named: list[str] | None) -> None:
-    """Of this network. Plugins are told who stands only where the user says so: the cache does not know the
-    attachments of every runtime, and what it does not know would go."""
+def _collect_garbage(caller: Caller, cache: Cache, network: NetworkList, named: list[str] | None) -> None:
+    """Of this network. Plugins get a list of valid attachments only with --valid: the cache does not know the
+    attachments of every runtime, and the others would be removed."""
     cached = [attachment for attachment in cache.all() if attachment.network == network.name]
-    valid = None if named is None else [_named(one) for one in named]
+    valid = None if named is None else [_parse_attachment_name(attachment) for attachment in named]
     errors: list[TrivetError] = []
     for attachment in cached:
         stands = os.path.exists(attachment.netns) if valid is None else (attachment.container_id, attachment.interface) in valid
@@ -97,12 +97,12 @@ def _collect(caller: Caller, cache: Cache, network: NetworkList, named: list[str
                 caller.delete(attachment)
             except TrivetError as error:
                 errors.append(error)
-    errors += caller.ask_garbage(network, valid)
+    errors += caller.call_gc(network, valid)
     if errors:
         raise TrivetError("; ".join(str(error) for error in errors))
 
 
-def _named(text: str) -> tuple[str, str]:
+def _parse_attachment_name(text: str) -> tuple[str, str]:
     container_id, slash, interface = text.partition("/")
     if not slash or not container_id or not interface:
         raise InvalidArgument(f"--valid: {text!r} is not ID/INTERFACE")

@@ -1,4 +1,4 @@
-"""trivet-cni dhcp-daemon: what keeps the leases of the plugin dhcp."""
+"""trivet-cni dhcp-daemon: runs the DHCP daemon of the plugin dhcp."""
 
 from __future__ import annotations
 

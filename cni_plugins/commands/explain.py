@@ -1,4 +1,4 @@
-"""trivet-cni explain: a configuration list validated strictly, and what it would do said in words."""
+"""trivet-cni explain: validates a configuration list strictly, and describes what it would do."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cni_plugins.commands import strict, words
-from cni_plugins.commands.strict import Complaint
+from cni_plugins.commands import summary, validation
+from cni_plugins.commands.validation import Complaint
 from runtime_core.cni import conf
 from runtime_core.cni.conf import NetworkList
 from runtime_core.errors import InvalidArgument, NotFound
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         _print(path, found)
         return 1
     found = list(_of_document(path, list(network.plugins), modules))
-    print("\n".join(words.sentences(_without(network, found))))
+    print("\n".join(summary.describe_network(_remove_problems(network, found))))
     for number, plugin in enumerate(network.plugins):
         if plugin["type"] not in modules:
             found.append((("plugins", number, "type"), f"{plugin['type']!r} is none of Trivet's"))
@@ -46,20 +46,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(path: Path, found: list[Complaint]) -> None:
     for place, complaint in found:
-        print(f"{path}: {strict.named(place)}{': ' if place else ''}{complaint}")
+        print(f"{path}: {validation.format_place(place)}{': ' if place else ''}{complaint}")
 
 
 def _of_document(path: Path, plugins: list[Any], modules: dict[str, str]) -> Iterator[Complaint]:
     """What the tables of options tell, and then what the plugins themselves tell of the rest."""
     document = _document(path)
-    found = list(strict.complaints(document, plugins, lambda kind: _options(modules, kind)))
+    found = list(validation.find_problems(document, plugins, lambda kind: _options(modules, kind)))
     yield from found
     rest = {"plugins": copy.deepcopy(plugins)}
-    strict.leave_out(rest, [place for place, _words in found if len(place) > 2])
+    validation.remove_places(rest, [place for place, _words in found if len(place) > 2])
     said = {place for place, _words in found}
     for number, plugin in enumerate(rest["plugins"]):
         if isinstance(plugin, dict):
-            for place, complaint in strict.refusals(plugin, _checks(plugin, modules), ("plugins", number)):
+            for place, complaint in validation.find_refusals(plugin, _checks(plugin, modules), ("plugins", number)):
                 if not any(place[: len(one)] == one or one[: len(place)] == place for one in said):
                     yield place, complaint
 
@@ -79,10 +79,10 @@ def _loose_plugins(path: Path) -> list[Any]:
     return plugins if isinstance(plugins, list) else []
 
 
-def _without(network: NetworkList, found: list[Complaint]) -> NetworkList:
+def _remove_problems(network: NetworkList, found: list[Complaint]) -> NetworkList:
     """The network as far as nothing is wrong with it: there is no saying what the rest would do."""
     left = {"plugins": [copy.deepcopy(plugin) for plugin in network.plugins]}
-    strict.leave_out(left, [place for place, _words in found if len(place) > 2 and place[2] != "type"])
+    validation.remove_places(left, [place for place, _words in found if len(place) > 2 and place[2] != "type"])
     return NetworkList(network.name, network.version, tuple(left["plugins"]), network.disable_check, network.disable_gc)
 
 
@@ -97,7 +97,7 @@ def _checks(plugin: dict[str, Any], modules: dict[str, str]) -> Iterator[Callabl
 
 
 def _options(modules: dict[str, str], kind: str) -> Any:
-    """What a plugin says of itself: OPTIONS of its module, None where there is none."""
+    """OPTIONS of the plugin's module, None without it."""
     return getattr(_module(modules, kind), "OPTIONS", None) if kind in modules else None
 
 

@@ -1,4 +1,4 @@
-"""What each plugin of the set may be told, by key and JSON type; a plugin module's own OPTIONS goes before it.
+"""The options of each plugin of the set, by key and JSON type; OPTIONS of a plugin's module replaces its entry.
 
 A nested dictionary is an object with those keys, a list of one an array of such values; Any is not looked into. A function
 is the grammar of a text: it raises InvalidArgument.
@@ -19,17 +19,17 @@ _PORTS = [{"hostPort": int, "containerPort": int, "protocol": str, "hostIP": add
 _RATES = {"ingressRate": int, "ingressBurst": int, "egressRate": int, "egressBurst": int}
 
 #: of every list, and of every plugin in it
-OF_LISTS: dict[str, Any] = {
+LIST_OPTIONS: dict[str, Any] = {
     "cniVersion": str, "cniVersions": [str], "name": str, "disableCheck": bool, "disableGC": bool, "loadOnlyInlinedPlugins": bool,
     "plugins": [Any],
 }  # fmt: skip
-OF_PLUGINS: dict[str, Any] = {
+COMMON_PLUGIN_OPTIONS: dict[str, Any] = {
     "type": str, "name": str, "cniVersion": str, "capabilities": dict, "ipam": dict, "dns": _DNS, "args": dict,
     "runtimeConfig": {"portMappings": _PORTS, "bandwidth": _RATES, "ips": [interface], "ipRanges": [[_RANGE]], "mac": str,
                       "dns": dict, "deviceID": str, "aliases": dict, "infinibandGUID": str, "cgroupPath": str},
     "prevResult": dict,
 }  # fmt: skip
-OF_IPAM: dict[str, dict[str, Any]] = {
+COMMON_IPAM_OPTIONS: dict[str, dict[str, Any]] = {
     "host-local": {
         "ranges": [[_RANGE]], **_RANGE, "routes": _ROUTES, "dataDir": str, "resolvConf": str,
     },
@@ -39,7 +39,7 @@ OF_IPAM: dict[str, dict[str, Any]] = {
         "provide": [{"option": Any, "value": str, "fromArg": str}],
     },
 }  # fmt: skip
-OF_TYPE: dict[str, dict[str, Any]] = {
+OPTIONS_BY_TYPE: dict[str, dict[str, Any]] = {
     "bridge": {
         "bridge": str, "isGateway": bool, "isDefaultGateway": bool, "forceAddress": bool, **_IP_MASQ, "mtu": int, "mac": str,
         "hairpinMode": bool, "promiscMode": bool, "vlan": int, "vlanTrunk": [{"id": int, "minID": int, "maxID": int}],

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    command_line.need_root("serve enters the network namespaces of its callers")
+    command_line.require_root("serve enters the network namespaces of its callers")
     settings = find_settings(arguments.packet_filter, socket=arguments.socket, idle=arguments.idle)
     path = settings["socket"]
     if not server.serve(settings, path, arguments.idle, lambda: print(f"trivet-cni serves {path}", flush=True)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from cni_plugins.ipam import conf
+from cni_plugins.options import ipam_options
 from runtime_core.cni import addresses
 from runtime_core.errors import InvalidArgument, NotFound
 
@@ -21,7 +21,7 @@ def add(request: Request) -> dict[str, Any]:
     ips = []
     for address, gateway in _addresses(request):
         ips.append({"address": address.with_prefixlen, **({"gateway": gateway} if gateway else {})})
-    return {"ips": ips, "routes": conf.routes(ipam), "dns": conf.dns(ipam)}
+    return {"ips": ips, "routes": ipam_options.parse_routes(ipam), "dns": ipam_options.parse_dns(ipam)}
 
 
 def delete(request: Request) -> None:
@@ -47,15 +47,15 @@ def gc(request: Request) -> None:
 def status(request: Request) -> None:
     ipam = request.section("ipam")
     _addresses(request)
-    conf.routes(ipam)
-    conf.dns(ipam)
+    ipam_options.parse_routes(ipam)
+    ipam_options.parse_dns(ipam)
 
 
 def _addresses(request: Request) -> list[tuple[IPv4Interface | IPv6Interface, str]]:
     """(address, gateway or ""). Those of CNI_ARGS, with its gateways, are added to the configuration's; args.cni and
     the capability "ips" stand in the place of all others."""
-    conf.check_args(request, ("IP", "GATEWAY"))
-    (field, texts), *others = conf.requested(request)
+    ipam_options.check_args(request, ("IP", "GATEWAY"))
+    (field, texts), *others = ipam_options.requested_addresses(request)
     added = [(_with_prefix(text, field), "") for text in texts]
     for text in filter(None, request.args.get("GATEWAY", "").split(",")):
         gateway = _gateway(text.strip(), "CNI_ARGS GATEWAY")
@@ -64,7 +64,7 @@ def _addresses(request: Request) -> list[tuple[IPv4Interface | IPv6Interface, st
     for field, texts in others:
         if texts:
             found = [(_with_prefix(text, field), "") for text in texts]
-    conf.check_families(request, [address.version for address, _gateway in found], "ipam.addresses")
+    ipam_options.check_families(request, [address.version for address, _gateway in found], "ipam.addresses")
     return found
 
 
@@ -91,7 +91,7 @@ def _configured(ipam: dict[str, Any]) -> list[tuple[IPv4Interface | IPv6Interfac
 def _with_prefix(text: Any, field: str) -> IPv4Interface | IPv6Interface:
     if isinstance(text, str) and "/" not in text:
         raise InvalidArgument(f"{field}: {text!r} lacks its prefix length")
-    return conf.interface_address(text, field)
+    return ipam_options.parse_interface_address(text, field)
 
 
 def _gateway(text: Any, field: str) -> str:

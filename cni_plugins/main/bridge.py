@@ -7,20 +7,20 @@ vlanTrunk, preserveDefaultVlan, macspoofchk, enabledad, disableContainerInterfac
 from __future__ import annotations
 
 from cni_plugins import reference
-from cni_plugins.main import bridge_device, masquerading, ownership
-from cni_plugins.main.bridge_options import Options
-from cni_plugins.main.container_check import check_addresses, check_container
-from cni_plugins.main.container_link import (
-    Ends,
-    allot,
+from cni_plugins.links import bridge_device, masquerading, ownership
+from cni_plugins.links.bridge_options import Options
+from cni_plugins.links.container_check import check_addresses, check_container
+from cni_plugins.links.container_link import (
+    AttachmentSetup,
+    add_result,
+    allocate_addresses,
     configure,
-    delegate,
-    described,
-    each,
-    gateway,
-    result,
+    delegate_ipam,
+    describe_interface,
+    gateway_of,
+    run_all,
 )
-from cni_plugins.main.host_veth import check_carrier, connect, remove, remove_stale
+from cni_plugins.links.host_veth import check_carrier, create_veth, remove_stale_veths, remove_veth
 from runtime_core.kernel import failpoint, netlink
 from runtime_core.network.links import Links
 from runtime_core.network.packet_filter import reference_rules
@@ -32,41 +32,45 @@ if TYPE_CHECKING:
     from runtime_core.cni.request import Request
     from runtime_core.network.links import Link
 
-_SETTINGS = (("ipv6", "accept_dad", "0"), ("ipv4", "arp_notify", "1"))
-_FIND_DUPLICATES = (("ipv6", "enhanced_dad", "1"), ("ipv6", "accept_dad", "1"), ("ipv4", "arp_notify", "1"))
+_SYSCTLS = (("ipv6", "accept_dad", "0"), ("ipv4", "arp_notify", "1"))
+_DUPLICATE_DETECTION_SYSCTLS = (("ipv6", "enhanced_dad", "1"), ("ipv6", "accept_dad", "1"), ("ipv4", "arp_notify", "1"))
 
 
 def add(request: Request) -> dict[str, Any]:
     options = Options(request)
-    with Ends(request) as ends:
-        bridge = bridge_device.ensure(ends.host, options)
-        near, far = connect(request, ends, master=bridge.index, mtu=options.mtu, mac=options.mac)
-        bridge_device.configure_port(ends.host, near, options)
+    with AttachmentSetup(request) as setup:
+        bridge = bridge_device.ensure_bridge(setup.host, options)
+        host_link, container_link = create_veth(request, setup, master=bridge.index, mtu=options.mtu, mac=options.mac)
+        bridge_device.configure_port(setup.host, host_link, options)
         if options.mac_spoof_check:
-            _guard(near.name, far.mac, ends)
-        allotted = allot(request, ends.undo)
+            _restrict_mac(host_link.name, container_link.mac, setup)
+        addresses = allocate_addresses(request, setup.undo)
         failpoint.hit("cni.bridge.allotted")
-        found = result(request, [described(bridge), described(near), described(far, request.netns)], allotted)
-        _complete(options, found)
+        result = add_result(
+            request,
+            [describe_interface(bridge), describe_interface(host_link), describe_interface(container_link, request.netns)],
+            addresses,
+        )
+        _complete_gateways(options, result)
         if not options.container_stays_down:
-            _bring_up(ends, options, near, far, found)
+            _configure_container_link(setup, options, host_link, container_link, result)
         if options.is_gateway:
-            other = bridge_device.be_gateway(ends.host, options, bridge, found["ips"])
-            if other is not None:
-                found["interfaces"].append(described(other))
+            vlan_interface = bridge_device.add_gateway_addresses(setup.host, options, bridge, result["ips"])
+            if vlan_interface is not None:
+                result["interfaces"].append(describe_interface(vlan_interface))
         failpoint.hit("cni.bridge.configured")
-        if options.ip_masq and found["ips"]:
-            masquerading.masquerade(request, found["ips"])
-    return found
+        if options.ip_masq and result["ips"]:
+            masquerading.masquerade(request, result["ips"])
+    return result
 
 
 def delete(request: Request) -> None:
-    """Idempotent with anything missing, also the namespace."""
-    port = ownership.host_name(request)
-    steps = [lambda: delegate(request, "DEL"), lambda: remove(request), lambda: masquerading.unmasquerade(request)]
+    """Undo ADD. Idempotent; anything may be missing, also the namespace."""
+    port = ownership.host_interface_name(request)
+    steps = [lambda: delegate_ipam(request, "DEL"), lambda: remove_veth(request), lambda: masquerading.unmasquerade(request)]
     if request.config.get("macspoofchk"):
-        steps += [lambda: _release([port]), lambda: reference_rules().unguard(request.owner)]
-    each(*steps)
+        steps += [lambda: _unrestrict_ports([port]), lambda: reference_rules().unguard(request.owner)]
+    run_all(*steps)
 
 
 def check(request: Request) -> None:
@@ -74,26 +78,26 @@ def check(request: Request) -> None:
     previous = check_addresses(request)
     port = ownership.port_name(request, previous, {options.name, options.vlan_interface})
     with netlink.Socket() as sock:
-        bridge_device.check(Links(sock), options, port, previous)
+        bridge_device.check_bridge(Links(sock), options, port, previous)
 
-    def look(link: Link) -> None:
+    def check_link(link: Link) -> None:
         if options.mac_spoof_check and not reference_rules().is_guarded(request.owner):
-            from cni_plugins.main import mac_spoofing  # here: few ask for it
+            from cni_plugins.links import mac_spoofing  # here: few ask for it
 
-            mac_spoofing.check(port, link.mac)
+            mac_spoofing.check_port(port, link.mac)
 
-    check_container(request, previous, "veth", look, up=not options.container_stays_down)
+    check_container(request, previous, "veth", check_link, up=not options.container_stays_down)
     if options.ip_masq:
         masquerading.check(request, previous)
 
 
 def gc(request: Request) -> None:
-    """Ports, rules, masquerading and addresses of whoever is not in cni.dev/valid-attachments."""
-    each(
+    """Remove ports, rules, masquerading and addresses of attachments that are not in cni.dev/valid-attachments."""
+    run_all(
         lambda: reference.remove_stale(request),
-        lambda: delegate(request, "GC"),
-        lambda: remove_stale(request),
-        lambda: _release_gone(request),
+        lambda: delegate_ipam(request, "GC"),
+        lambda: remove_stale_veths(request),
+        lambda: _unrestrict_vanished_ports(request),
         lambda: masquerading.remove_stale(request),
     )
 
@@ -106,43 +110,45 @@ def status(request: Request) -> None:
         bridge_device.check_kind(bridge, options)
     if options.ip_masq:
         masquerading.status(request)
-    delegate(request, "STATUS")
+    delegate_ipam(request, "STATUS")
 
 
-def _complete(options: Options, found: dict[str, Any]) -> None:
-    """Gateways that the IPAM plugin left open, and the default routes."""
-    for ip in found["ips"]:
+def _complete_gateways(options: Options, result: dict[str, Any]) -> None:
+    """Fill in gateways that the IPAM plugin did not give, and the default routes."""
+    for ip in result["ips"]:
         if options.is_gateway:
-            ip["gateway"] = gateway(ip)
+            ip["gateway"] = gateway_of(ip)
         default = "::/0" if ":" in ip["address"] else "0.0.0.0/0"
-        if options.is_default_gateway and not any(route["dst"] == default for route in found["routes"]):
-            found["routes"].append({"dst": default, "gw": ip["gateway"]})
+        if options.is_default_gateway and not any(route["dst"] == default for route in result["routes"]):
+            result["routes"].append({"dst": default, "gw": ip["gateway"]})
 
 
-def _bring_up(ends: Ends, options: Options, near: Link, far: Link, found: dict[str, Any]) -> None:
-    settings = _FIND_DUPLICATES if options.detects_duplicates else _SETTINGS
-    configure(ends, far, found, settings, finds_duplicates=options.detects_duplicates)
-    check_carrier(near)
+def _configure_container_link(
+    setup: AttachmentSetup, options: Options, host_link: Link, container_link: Link, result: dict[str, Any]
+) -> None:
+    settings = _DUPLICATE_DETECTION_SYSCTLS if options.detects_duplicates else _SYSCTLS
+    configure(setup, container_link, result, settings, detects_duplicates=options.detects_duplicates)
+    check_carrier(host_link)
 
 
-def _guard(port: str, mac: str, ends: Ends) -> None:
-    from cni_plugins.main import mac_spoofing
+def _restrict_mac(port: str, mac: str, setup: AttachmentSetup) -> None:
+    from cni_plugins.links import mac_spoofing
 
-    ends.undo.callback(mac_spoofing.release, [port])
-    mac_spoofing.guard(port, mac)
-
-
-def _release(ports: list[str]) -> None:
-    from cni_plugins.main import mac_spoofing
-
-    mac_spoofing.release(ports)
+    setup.undo.callback(mac_spoofing.unrestrict_ports, [port])
+    mac_spoofing.restrict_port(port, mac)
 
 
-def _release_gone(request: Request) -> None:
-    """Rules for ports that are no more."""
+def _unrestrict_ports(ports: list[str]) -> None:
+    from cni_plugins.links import mac_spoofing
+
+    mac_spoofing.unrestrict_ports(ports)
+
+
+def _unrestrict_vanished_ports(request: Request) -> None:
+    """Remove the rules of ports that no longer exist."""
     if request.config.get("macspoofchk") and request.valid_attachments() is not None:
-        from cni_plugins.main import mac_spoofing
+        from cni_plugins.links import mac_spoofing
 
         with netlink.Socket() as sock:
             present = {link.name for link in Links(sock).all()}
-        mac_spoofing.release([port for port in mac_spoofing.guarded() if port not in present])
+        mac_spoofing.unrestrict_ports([port for port in mac_spoofing.restricted_ports() if port not in present])

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import errno
 
-from cni_plugins.main import ownership
-from cni_plugins.main.container_check import check_addresses, check_container
-from cni_plugins.main.container_link import (
-    Ends,
-    allot,
+from cni_plugins.links import ownership
+from cni_plugins.links.container_check import check_addresses, check_container
+from cni_plugins.links.container_link import (
+    AttachmentSetup,
+    add_result,
+    allocate_addresses,
     configure,
-    delegate,
-    described,
-    each,
-    remove_inside,
-    result,
+    delegate_ipam,
+    describe_interface,
+    remove_container_link,
+    run_all,
 )
 from runtime_core.errors import FailedPrecondition, InvalidArgument
+from runtime_core.network.kernel_errors import describe_error
 from runtime_core.network.link_messages import alias_message, link_message
-from runtime_core.network.refusals import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,16 +31,18 @@ _KIND = "dummy"
 
 
 def add(request: Request) -> dict[str, Any]:
-    with Ends(request) as ends:
-        link = _make(request, ends)
-        found = result(request, [described(link, request.netns)], allot(request, ends.undo, is_needed=True))
-        configure(ends, link, found)
-    return found
+    with AttachmentSetup(request) as setup:
+        link = _create_link(request, setup)
+        result = add_result(
+            request, [describe_interface(link, request.netns)], allocate_addresses(request, setup.undo, is_needed=True)
+        )
+        configure(setup, link, result)
+    return result
 
 
 def delete(request: Request) -> None:
-    """Idempotent with anything missing, also the namespace."""
-    each(lambda: delegate(request, "DEL"), lambda: remove_inside(request, _KIND))
+    """Undo ADD. Idempotent; anything may be missing, also the namespace."""
+    run_all(lambda: delegate_ipam(request, "DEL"), lambda: remove_container_link(request, _KIND))
 
 
 def check(request: Request) -> None:
@@ -49,22 +51,24 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """Addresses: the links go with their namespaces."""
-    delegate(request, "GC")
+    delegate_ipam(request, "GC")
 
 
 def status(request: Request) -> None:
     if not request.section("ipam"):
         raise InvalidArgument("ipam: dummy connects nothing without addresses")
-    delegate(request, "STATUS")
+    delegate_ipam(request, "STATUS")
 
 
-def _make(request: Request, ends: Ends) -> Link:
+def _create_link(request: Request, setup: AttachmentSetup) -> Link:
     name = request.interface
     try:
-        link = ends.inside.make(name, link_message(_KIND, name, []), alias_message(ownership.alias(request), name=name))
+        link = setup.container.create(
+            name, link_message(_KIND, name, []), alias_message(ownership.link_alias(request), name=name)
+        )
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             raise FailedPrecondition(f"type: this kernel has no {_KIND}: {error}") from error
-        raise refused(error, f"making {_KIND} {name}") from error
-    ends.undo.callback(ends.inside.remove_at, link.index)
+        raise describe_error(error, f"making {_KIND} {name}") from error
+    setup.undo.callback(setup.container.remove_by_index, link.index)
     return link

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import os
 
-from cni_plugins.main.container_check import check_addresses, check_container
-from cni_plugins.main.container_link import (
-    Ends,
-    allot,
+from cni_plugins.links.container_check import check_addresses, check_container
+from cni_plugins.links.container_link import (
+    AttachmentSetup,
+    add_result,
+    allocate_addresses,
     configure,
-    delegate,
-    described,
-    each,
-    result,
+    delegate_ipam,
+    describe_interface,
+    run_all,
 )
-from cni_plugins.main.host_devices import Device
-from cni_plugins.main.options import is_interface_name
+from cni_plugins.links.host_devices import Device
+from cni_plugins.options.link_options import is_interface_name
 from runtime_core.errors import AlreadyExists, NotFound, from_oserror
 from runtime_core.kernel import netlink
 from runtime_core.network.link_messages import move_message, rename_message
 from runtime_core.network.links import Links
-from runtime_core.network.namespace import entered, is_own, open_namespace
+from runtime_core.network.namespace import in_namespace, is_own, open_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 
 def add(request: Request) -> dict[str, Any]:
     device = Device(request)
-    with Ends(request) as ends:
+    with AttachmentSetup(request) as setup:
         if device.is_userspace:  # a program will have it, not the kernel: there is no link
             interfaces = [{"name": request.interface, "sandbox": request.netns}]
-            return result(request, interfaces, allot(request, ends.undo))
-        link = _move_in(request, ends, device.find(ends.host))
-        found = result(request, [described(link, request.netns)], allot(request, ends.undo))
-        configure(ends, link, found)
-    return found
+            return add_result(request, interfaces, allocate_addresses(request, setup.undo))
+        link = _move_in(request, setup, device.find(setup.host))
+        result = add_result(request, [describe_interface(link, request.netns)], allocate_addresses(request, setup.undo))
+        configure(setup, link, result)
+    return result
 
 
 def delete(request: Request) -> None:
-    """Idempotent with anything missing, also the namespace and the device."""
-    each(lambda: delegate(request, "DEL"), lambda: _bring_home(request))
+    """Undo ADD. Idempotent; anything may be missing, also the namespace and the device."""
+    run_all(lambda: delegate_ipam(request, "DEL"), lambda: _return_device(request))
 
 
 def check(request: Request) -> None:
@@ -59,7 +59,7 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """Addresses: the kernel takes a device home when its namespace goes."""
-    delegate(request, "GC")
+    delegate_ipam(request, "GC")
 
 
 def status(request: Request) -> None:
@@ -67,35 +67,35 @@ def status(request: Request) -> None:
     if device.is_given and not device.is_userspace:  # a runtime may name it with ADD only
         with netlink.Socket() as sock:
             device.find(Links(sock))
-    delegate(request, "STATUS")
+    delegate_ipam(request, "STATUS")
 
 
-def _move_in(request: Request, ends: Ends, link: Link) -> Link:
+def _move_in(request: Request, setup: AttachmentSetup, link: Link) -> Link:
     """The old name is the alias from now on, which is where DEL finds it."""
     name = request.interface
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    ends.undo.callback(os.close, home)
-    ends.undo.callback(_undo, ends, link, name, home)
+    setup.undo.callback(os.close, home)
+    setup.undo.callback(_undo_move, setup, link, name, home)
     try:
-        ends.host.send(move_message(link.index, ends.namespace, name, link.name))
-        return ends.inside.make(name)
+        setup.host.send(move_message(link.index, setup.namespace, name, link.name))
+        return setup.container.create(name)
     except OSError as error:
         raise from_oserror(error, f"moving {link.name} into the container") from error
 
 
-def _undo(ends: Ends, link: Link, name: str, home: int) -> None:
+def _undo_move(setup: AttachmentSetup, link: Link, name: str, home: int) -> None:
     """A move that the kernel refused half-way leaves the device inside under either name."""
     for candidate in (name, link.name):
-        found = ends.inside.find(candidate)
+        found = setup.container.find(candidate)
         if found is not None and found.mac == link.mac:
-            ends.inside.send(move_message(found.index, home, link.name, ""))
+            setup.container.send(move_message(found.index, home, link.name, ""))
             break
-    returned = ends.host.find(link.name)
+    returned = setup.host.find(link.name)
     if returned is not None and link.is_up and not returned.is_up:
-        ends.host.set_up(returned.index)
+        setup.host.set_up(returned.index)
 
 
-def _bring_home(request: Request) -> None:
+def _return_device(request: Request) -> None:
     try:
         namespace = open_namespace(request.netns) if request.netns else -1
     except NotFound:
@@ -113,7 +113,7 @@ def _bring_home(request: Request) -> None:
 def _move_out(request: Request, host: Links, namespace: int) -> None:
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with entered(namespace), netlink.Socket() as sock:
+        with in_namespace(namespace), netlink.Socket() as sock:
             inside = Links(sock)
             link = inside.find(request.interface)
             if link is None or not is_interface_name(link.alias):
@@ -132,7 +132,7 @@ def _rename_returned(request: Request, host: Links) -> None:
     """A device that came home because its namespace went has its name of there, or one that the kernel chose."""
     if request.previous is None:
         return
-    macs = {one.get("mac") for one in request.previous["interfaces"] if one.get("sandbox")} - {None, ""}
+    macs = {interface.get("mac") for interface in request.previous["interfaces"] if interface.get("sandbox")} - {None, ""}
     for link in host.all():
         if link.mac in macs and link.alias != link.name and is_interface_name(link.alias) and host.find(link.alias) is None:
             try:

@@ -8,7 +8,7 @@ import os
 from runtime_core.errors import FailedPrecondition, NotFound
 from runtime_core.kernel import netlink
 from runtime_core.network.links import Links
-from runtime_core.network.namespace import entered, open_namespace
+from runtime_core.network.namespace import in_namespace, open_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add(request: Request) -> dict[str, Any]:
         links.set_up(_LO)
         addresses.extend(links.addresses(_LO))
 
-    _inside(request, work)
+    _in_container(request, work)
     if request.previous is not None:
         return request.previous
     own = [address for address in addresses if ipaddress.ip_interface(address).is_loopback]
@@ -50,7 +50,7 @@ def check(request: Request) -> None:
         if not link.is_up:
             raise FailedPrecondition("lo of the container is down")
 
-    _inside(request, work)
+    _in_container(request, work)
 
 
 def gc(request: Request) -> None:
@@ -61,10 +61,10 @@ def status(request: Request) -> None:
     """Always ready."""
 
 
-def _inside(request: Request, work: Callable[[Links], None]) -> None:
+def _in_container(request: Request, work: Callable[[Links], None]) -> None:
     namespace = open_namespace(request.netns)
     try:
-        with entered(namespace), netlink.Socket() as sock:
+        with in_namespace(namespace), netlink.Socket() as sock:
             work(Links(sock))
     finally:
         os.close(namespace)

@@ -8,25 +8,26 @@ from __future__ import annotations
 import ipaddress
 
 from cni_plugins import reference
-from cni_plugins.main import masquerading, options, ownership
-from cni_plugins.main.container_check import check_addresses, check_container
-from cni_plugins.main.container_link import (
-    Ends,
-    allot,
+from cni_plugins.links import masquerading, ownership
+from cni_plugins.links.container_check import check_addresses, check_container
+from cni_plugins.links.container_link import (
+    AttachmentSetup,
+    add_result,
+    allocate_addresses,
     configure,
-    delegate,
-    described,
-    each,
-    gateway,
-    result,
+    delegate_ipam,
+    describe_interface,
+    gateway_of,
+    run_all,
 )
-from cni_plugins.main.host_veth import check_carrier, connect, remove, remove_stale
+from cni_plugins.links.host_veth import check_carrier, create_veth, remove_stale_veths, remove_veth
+from cni_plugins.options import link_options
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.kernel import netlink
+from runtime_core.network.duplicate_detection import AddressEvents
+from runtime_core.network.kernel_errors import describe_error
 from runtime_core.network.link_messages import HOST_SCOPE, address_message, route_message
 from runtime_core.network.links import Links
-from runtime_core.network.refusals import refused
-from runtime_core.network.settle import AddressEvents
 from runtime_core.network.sysctl import write_sysctl
 
 TYPE_CHECKING = False
@@ -39,25 +40,27 @@ if TYPE_CHECKING:
 
 
 def add(request: Request) -> dict[str, Any]:
-    mtu, is_masqueraded = options.mtu(request), masquerading.check_options(request)
-    with Ends(request) as ends:
-        near, far = connect(request, ends, mtu=mtu)
-        allotted = allot(request, ends.undo, is_needed=True)
-        found = result(request, [described(near), described(far, request.netns)], allotted)
-        for ip in found["ips"]:
-            ip["gateway"] = gateway(ip)
-        routes = [message for ip in found["ips"] for message in _inside(far.index, ip)]
-        configure(ends, far, found, prefix_routes=False, routes=routes)
-        check_carrier(near)
-        _route(ends.host, near, found["ips"])
+    mtu, is_masqueraded = link_options.mtu(request), masquerading.check_options(request)
+    with AttachmentSetup(request) as setup:
+        host_link, container_link = create_veth(request, setup, mtu=mtu)
+        addresses = allocate_addresses(request, setup.undo, is_needed=True)
+        result = add_result(
+            request, [describe_interface(host_link), describe_interface(container_link, request.netns)], addresses
+        )
+        for ip in result["ips"]:
+            ip["gateway"] = gateway_of(ip)
+        routes = [message for ip in result["ips"] for message in _container_routes(container_link.index, ip)]
+        configure(setup, container_link, result, prefix_routes=False, routes=routes)
+        check_carrier(host_link)
+        _configure_host_link(setup.host, host_link, result["ips"])
         if is_masqueraded:
-            masquerading.masquerade(request, found["ips"])
-    return found
+            masquerading.masquerade(request, result["ips"])
+    return result
 
 
 def delete(request: Request) -> None:
-    """Idempotent with anything missing, also the namespace."""
-    each(lambda: delegate(request, "DEL"), lambda: remove(request), lambda: masquerading.unmasquerade(request))
+    """Undo ADD. Idempotent; anything may be missing, also the namespace."""
+    run_all(lambda: delegate_ipam(request, "DEL"), lambda: remove_veth(request), lambda: masquerading.unmasquerade(request))
 
 
 def check(request: Request) -> None:
@@ -66,14 +69,14 @@ def check(request: Request) -> None:
     name = ownership.port_name(request, previous)
     with netlink.Socket() as sock:
         links = Links(sock)
-        near = links.find(name)
-        if near is None or not near.is_up:
+        host_link = links.find(name)
+        if host_link is None or not host_link.is_up:
             raise NotFound(f"veth {name} is missing or down")
-        routes, present = links.routes(near.index), links.addresses(near.index)
+        routes, present = links.routes(host_link.index), links.addresses(host_link.index)
     for ip in previous["ips"]:
         for text, found in (
-            (_alone(ip["address"]), [destination for destination, _by in routes]),
-            (_alone(gateway(ip)), present),
+            (_host_prefix(ip["address"]), [destination for destination, _by in routes]),
+            (_host_prefix(gateway_of(ip)), present),
         ):
             if text not in found:
                 raise FailedPrecondition(f"{name} lacks {text}")
@@ -83,49 +86,49 @@ def check(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """Links, masquerading and addresses of whoever is not in cni.dev/valid-attachments."""
-    each(
+    """Remove links, masquerading and addresses of attachments that are not in cni.dev/valid-attachments."""
+    run_all(
         lambda: reference.remove_stale(request),
-        lambda: delegate(request, "GC"),
-        lambda: remove_stale(request),
+        lambda: delegate_ipam(request, "GC"),
+        lambda: remove_stale_veths(request),
         lambda: masquerading.remove_stale(request),
     )
 
 
 def status(request: Request) -> None:
-    options.mtu(request)
+    link_options.mtu(request)
     if masquerading.check_options(request):
         masquerading.status(request)
     if not request.section("ipam"):
         raise InvalidArgument("ipam: ptp connects nothing without addresses")
-    delegate(request, "STATUS")
+    delegate_ipam(request, "STATUS")
 
 
-def _inside(index: int, ip: dict[str, Any]) -> list[Message]:
-    """The network is behind the gateway, and the gateway alone at the other end of the link."""
+def _container_routes(index: int, ip: dict[str, Any]) -> list[Message]:
+    """The container's routes: to the gateway by the link, to the rest of the network by the gateway."""
     address, by = ip["address"], ip["gateway"]
     own = address.partition("/")[0]
     network = str(ipaddress.ip_interface(address).network)
-    messages = [route_message(index, _alone(by), "", source=own)]
-    if network != _alone(own):
+    messages = [route_message(index, _host_prefix(by), "", source=own)]
+    if network != _host_prefix(own):
         messages.append(route_message(index, network, by, source=own))
     return messages
 
 
-def _route(links: Links, near: Link, ips: list[dict[str, Any]]) -> None:
-    addresses = [address_message(near.index, _alone(ip["gateway"]), says_when_ready=True) for ip in ips]
-    routes = [route_message(near.index, _alone(ip["address"]), "", scope=HOST_SCOPE) for ip in ips]
+def _configure_host_link(links: Links, host_link: Link, ips: list[dict[str, Any]]) -> None:
+    addresses = [address_message(host_link.index, _host_prefix(ip["gateway"]), follows_accept_dad=True) for ip in ips]
+    routes = [route_message(host_link.index, _host_prefix(ip["address"]), "", scope=HOST_SCOPE) for ip in ips]
     try:
         with AddressEvents() as events:
             links.send(*addresses, *routes)
-            events.wait_settled(links, near.index)
+            events.wait_for_duplicate_detection(links, host_link.index)
     except OSError as error:
-        raise refused(error, f"addresses and routes of {near.name}") from error
+        raise describe_error(error, f"addresses and routes of {host_link.name}") from error
     for ip in ips:
         write_sysctl("ipv6/conf/all/forwarding" if ":" in ip["address"] else "ipv4/ip_forward", "1")
 
 
-def _alone(address: str) -> str:
-    """An address as a network of its own."""
+def _host_prefix(address: str) -> str:
+    """The address with the full prefix length (/32 or /128)."""
     ip = ipaddress.ip_interface(address).ip
     return f"{ip}/{ip.max_prefixlen}"

@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 from contextlib import ExitStack
 
-from cni_plugins.main.container_link import described
-from cni_plugins.main.options import number
-from cni_plugins.meta import chained
+from cni_plugins.chained import container
+from cni_plugins.links.container_link import describe_interface
+from cni_plugins.options.link_options import number
 from runtime_core.cni import addresses
 from runtime_core.cni.request import Request
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.kernel import netlink
 from runtime_core.network import traffic
+from runtime_core.network.kernel_errors import describe_error
 from runtime_core.network.link_messages import alias_message, link_message
 from runtime_core.network.links import Links
-from runtime_core.network.refusals import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Options:
 
 def add(request: Request) -> dict[str, Any]:
     options = Options(request)
-    previous = chained.previous_result(request)
+    previous = container.previous_result(request)
     if not options.ingress and not options.egress:
         return previous
     with netlink.Socket() as sock, ExitStack() as undo:
@@ -78,7 +78,7 @@ def add(request: Request) -> dict[str, Any]:
             undo.callback(traffic.remove_qdisc, sock, port.index, traffic.INCOMING)
             _send(links, device, options.shape(options.egress, port.mtu, to_container=False).messages(device.index))
             _send(links, port, traffic.redirect(port.index, device.index))
-            previous = {**previous, "interfaces": [*previous["interfaces"], described(device)]}
+            previous = {**previous, "interfaces": [*previous["interfaces"], describe_interface(device)]}
         undo.pop_all()
     return previous
 
@@ -91,12 +91,12 @@ def delete(request: Request) -> None:
         links.remove(device_name(request))
         theirs = links.find(_reference_name(request))
         if theirs is not None and theirs.kind == "ifb" and not theirs.alias:
-            links.remove_at(theirs.index)
+            links.remove_by_index(theirs.index)
 
 
 def check(request: Request) -> None:
     options = Options(request)
-    previous = chained.previous_result(request)
+    previous = container.previous_result(request)
     if not options.ingress and not options.egress:
         return
     with netlink.Socket() as sock:
@@ -124,20 +124,20 @@ def gc(request: Request) -> None:
         links = Links(sock)
         for link in links.all():
             if link.kind == "ifb" and link.alias.startswith(prefixes) and link.alias not in valid:
-                links.remove_at(link.index)
+                links.remove_by_index(link.index)
 
 
 def status(request: Request) -> None:
     """NotFound where the kernel lacks a kind of link, qdisc, filter or action."""
     options = Options(request)
-    with chained.scratch_namespace() as sock:
+    with container.scratch_namespace() as sock:
         links = Links(sock)
-        device = _try("links of kind ifb", links.make, "bwp", link_message("ifb", "bwp", [], up=True))
+        device = _check_supported("links of kind ifb", links.create, "bwp", link_message("ifb", "bwp", [], up=True))
         for networks, lacking in (([], "tbf"), (options.networks, "htb, bfifo or u32")):
             shape = traffic.Shape(1 << 20, 1 << 20, device.mtu, networks=networks)
-            _try(f"traffic control by {lacking}", links.send, *shape.messages(device.index))
+            _check_supported(f"traffic control by {lacking}", links.send, *shape.messages(device.index))
             traffic.remove_qdisc(sock, device.index, traffic.ROOT)
-        _try("ingress, u32 or mirred of traffic control", links.send, *traffic.redirect(device.index, device.index))
+        _check_supported("ingress, u32 or mirred of traffic control", links.send, *traffic.redirect(device.index, device.index))
 
 
 def device_name(request: Request) -> str:
@@ -181,12 +181,12 @@ def _networks(section: dict[str, Any], where: str, key: str) -> list[str]:
 
 def _host_port(request: Request, links: Links, previous: dict[str, Any]) -> Link:
     """The host's end of the container's veth, which prevResult must list."""
-    with chained.container(request) as found:
-        inside = chained.interface(request, found)
+    with container.enter_container(request) as found:
+        inside = container.find_interface(request, found)
     if inside.kind != "veth":
         raise FailedPrecondition(f"{request.interface} of the container is a {inside.kind or 'real device'}, not a veth")
-    port = links.at(inside.parent)
-    listed = {one.get("name") for one in previous["interfaces"] if not one.get("sandbox")}
+    port = links.find_by_index(inside.parent)
+    listed = {interface.get("name") for interface in previous["interfaces"] if not interface.get("sandbox")}
     if port is None or port.kind != "veth" or port.name not in listed:
         raise NotFound(f"prevResult.interfaces: none is the host's end of {request.interface}")
     return port
@@ -214,9 +214,9 @@ def _add_device(request: Request, links: Links, port: Link) -> Link:
     links.remove(name)  # what an ADD that was killed left behind
     alias = _alias(request.network, request.container_id, request.interface)
     try:
-        return links.make(name, link_message("ifb", name, [], mtu=port.mtu, up=True), alias_message(alias, name=name))
+        return links.create(name, link_message("ifb", name, [], mtu=port.mtu, up=True), alias_message(alias, name=name))
     except OSError as error:
-        raise refused(error, f"making ifb {name}") from error
+        raise describe_error(error, f"making ifb {name}") from error
 
 
 def _device(request: Request, links: Links) -> Link | None:
@@ -229,7 +229,7 @@ def _send(links: Links, link: Link, messages: Iterable[Any]) -> None:
     try:
         links.send(*messages)
     except OSError as error:
-        raise refused(error, f"shaping the traffic of {link.name}") from error
+        raise describe_error(error, f"shaping the traffic of {link.name}") from error
 
 
 def _compare(sock: netlink.Socket, link: Link, shape: traffic.Shape) -> None:
@@ -238,7 +238,7 @@ def _compare(sock: netlink.Socket, link: Link, shape: traffic.Shape) -> None:
         raise FailedPrecondition(f"{link.name} {problem}")
 
 
-def _try(what: str, call: Any, *arguments: Any) -> Any:
+def _check_supported(what: str, call: Any, *arguments: Any) -> Any:
     try:
         return call(*arguments)
     except OSError as error:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import ipaddress
 
 from cni_plugins import reference
-from cni_plugins.meta import backends, portmap_conf
-from cni_plugins.meta.chained import previous_result
-from cni_plugins.meta.route_localnet import let_loopback_through
+from cni_plugins.chained import packet_filters, portmap_options
+from cni_plugins.chained.container import previous_result
+from cni_plugins.chained.route_localnet import enable_route_localnet
 from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.interfaces.packet_filter import PortMap
 from runtime_core.network import conntrack
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 def add(request: Request) -> dict[str, Any]:
-    options, ports = portmap_conf.options(request), portmap_conf.ports(request)
-    driver = backends.backend(request, needs_iptables=portmap_conf.needs_iptables(request))
-    addresses = portmap_conf.pod_addresses(request)
+    options, ports = portmap_options.parse_options(request), portmap_options.parse_ports(request)
+    driver = packet_filters.choose_driver(request, needs_iptables=portmap_options.needs_iptables(request))
+    addresses = portmap_options.pod_addresses(request)
     if ports:
         if not addresses:
             raise InvalidArgument(f"prevResult.ips: {request.interface} has no address to which a port could lead")
         if options.is_masquerading:
-            let_loopback_through(addresses)
+            enable_route_localnet(addresses)
         driver.map_ports(addresses, ports, options, request.owner)
         _forget_earlier(addresses, ports)
     return previous_result(request)
@@ -41,16 +41,18 @@ def add(request: Request) -> dict[str, Any]:
 
 def delete(request: Request) -> None:
     """By what is recorded, whatever prevResult, namespace and configuration have become."""
-    needs_iptables = portmap_conf.needs_iptables(request)
-    backends.undo(request, needs_iptables=needs_iptables, undo_in=lambda driver: _unmap(driver, request.owner))
+    needs_iptables = portmap_options.needs_iptables(request)
+    packet_filters.undo_in_candidates(
+        request, needs_iptables=needs_iptables, undo_in=lambda driver: _unmap(driver, request.owner)
+    )
     _unmap(reference_rules(), request.owner)
 
 
 def check(request: Request) -> None:
-    options, ports = portmap_conf.options(request), portmap_conf.ports(request)
-    driver = backends.backend(request, needs_iptables=portmap_conf.needs_iptables(request))
-    addresses = portmap_conf.pod_addresses(request)
-    lacking = driver.lacking_ports(addresses, ports, options, request.owner) if ports else []
+    options, ports = portmap_options.parse_options(request), portmap_options.parse_ports(request)
+    driver = packet_filters.choose_driver(request, needs_iptables=portmap_options.needs_iptables(request))
+    addresses = portmap_options.pod_addresses(request)
+    lacking = driver.missing_ports(addresses, ports, options, request.owner) if ports else []
     if lacking and not _are_of_reference(addresses, ports, request.owner):
         raise FailedPrecondition(f"of the port maps is gone: {', '.join(lacking)}")
 
@@ -58,17 +60,17 @@ def check(request: Request) -> None:
 def gc(request: Request) -> None:
     """Take away the port maps of whoever is not in cni.dev/valid-attachments; mend what is known to be broken."""
     reference.remove_stale(request)
-    for driver in backends.candidates(request, needs_iptables=portmap_conf.needs_iptables(request)):
+    for driver in packet_filters.candidate_drivers(request, needs_iptables=portmap_options.needs_iptables(request)):
         owners = {owner for _port, _address, owner in driver.mapped_ports()}
-        for owner in backends.stale_owners(request, owners):
+        for owner in packet_filters.stale_owners(request, owners):
             _unmap(driver, owner)
-        driver.mend()
+        driver.repair()
 
 
 def status(request: Request) -> None:
-    portmap_conf.options(request)
-    driver = backends.backend(request, needs_iptables=portmap_conf.needs_iptables(request))
-    backends.must_answer(driver.mapped_ports)
+    portmap_options.parse_options(request)
+    driver = packet_filters.choose_driver(request, needs_iptables=portmap_options.needs_iptables(request))
+    packet_filters.check_reachable(driver.mapped_ports)
 
 
 def _forget_earlier(addresses: list[str], ports: list[PortMap]) -> None:
@@ -77,9 +79,9 @@ def _forget_earlier(addresses: list[str], ports: list[PortMap]) -> None:
     flows = []
     for port in ports:
         ip = ipaddress.ip_address(port.host_ip) if port.host_ip else None
-        one = str(ip) if ip is not None and not ip.is_unspecified else ""
+        ip_version = str(ip) if ip is not None and not ip.is_unspecified else ""
         fitting = [version for version in versions if port.protocol == "udp" and (ip is None or ip.version == version)]
-        flows += [(version, port.host_port, one) for version in fitting]
+        flows += [(version, port.host_port, ip_version) for version in fitting]
     _forget(conntrack.forget_to_port, flows)
 
 

@@ -10,20 +10,20 @@ import fcntl
 import ipaddress
 from contextlib import ExitStack, contextmanager
 
-from cni_plugins.main.options import number
-from cni_plugins.meta import chained
+from cni_plugins.chained import container
+from cni_plugins.options.link_options import number
 from runtime_core.cni import addresses
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.network import rules
+from runtime_core.network.kernel_errors import describe_error
 from runtime_core.network.link_messages import route_message
-from runtime_core.network.refusals import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from cni_plugins.meta.chained import Container
+    from cni_plugins.chained.container import Container
     from runtime_core.cni.request import Request
     from runtime_core.kernel.netlink import Message
     from runtime_core.network.links import Link, Links
@@ -47,16 +47,17 @@ class Options:
             raise InvalidArgument("table: gateways and addSourceHints cannot be set together with it, no route is made then")
 
     def gateway(self, ip: dict[str, Any]) -> str:
+        """The default gateway for the table of the address `ip`; "" when there is none."""
         by = ip.get("gateway")
         return self.gateways.get(":" in ip["address"]) or (str(ipaddress.ip_address(by)) if by else "")
 
 
 def add(request: Request) -> dict[str, Any]:
     options = Options(request)
-    previous = chained.previous_result(request)
+    previous = container.previous_result(request)
     ips = _addresses(request, previous)
-    with chained.container(request) as found, _locked(found.namespace), ExitStack() as undo:
-        link = chained.interface(request, found)
+    with container.enter_container(request) as found, _locked(found.namespace), ExitStack() as undo:
+        link = container.find_interface(request, found)
         present = rules.rules(found.links.socket)
         _check_free(ips, present)
         if options.table is not None:
@@ -70,26 +71,26 @@ def add(request: Request) -> dict[str, Any]:
 def delete(request: Request) -> None:
     """Rules of the interface's addresses, and their tables' routes through it; all of it goes with the namespace."""
     table = request.config.get("table") if isinstance(request.config.get("table"), int) else None
-    with chained.container_if_there(request) as found:
+    with container.enter_container_if_present(request) as found:
         if found is None:
             return
         with _locked(found.namespace):
             sources = _known_sources(request, found)
             ours = [rule for rule in rules.rules(found.links.socket) if rule.source in sources and _is_ours(rule.table, table)]
             for rule in ours:
-                _forgive(found.links, rules.no_rule_message(rule))
+                _send_ignoring_absent(found.links, rules.remove_rule_message(rule))
             if found.link is not None and table is None:
                 tables = {rule.table for rule in ours}
                 for route in rules.routes(found.links.socket):
                     if route.index == found.link.index and route.table in tables:
-                        _forgive(found.links, route.take())
+                        _send_ignoring_absent(found.links, route.delete_message())
 
 
 def check(request: Request) -> None:
     options = Options(request)
-    ips = _addresses(request, chained.previous_result(request))
-    with chained.container(request) as found:
-        link = chained.interface(request, found)
+    ips = _addresses(request, container.previous_result(request))
+    with container.enter_container(request) as found:
+        link = container.find_interface(request, found)
         tables = {rule.source: rule.table for rule in rules.rules(found.links.socket) if _is_ours(rule.table, options.table)}
         routes = [route for route in rules.routes(found.links.socket) if route.index == link.index]
     for ip in ips:
@@ -99,7 +100,7 @@ def check(request: Request) -> None:
         gateway = options.gateway(ip)
         if options.table is None and gateway and not _has_default(routes, table, gateway):
             raise FailedPrecondition(f"table {table} of the container lacks the default route by {gateway}")
-        if options.has_source_hints and not _has_hint(routes, ip):
+        if options.has_source_hints and not _has_gateway_route(routes, ip):
             raise FailedPrecondition(f"the container lacks the route to the network of {ip['address']} with that source")
 
 
@@ -110,7 +111,7 @@ def gc(request: Request) -> None:
 def status(request: Request) -> None:
     """NotFound where the kernel has no policy routing."""
     Options(request)
-    with chained.scratch_namespace() as sock:
+    with container.scratch_namespace() as sock:
         try:
             sock.request(rules.rule_message("192.0.2.1", FIRST_TABLE))
         except OSError as error:
@@ -141,7 +142,7 @@ def _gateways(request: Request) -> dict[bool, str]:
 
 
 def _addresses(request: Request, previous: dict[str, Any]) -> list[dict[str, Any]]:
-    found = chained.addresses(request, previous)
+    found = container.interface_addresses(request, previous)
     if not found:
         raise InvalidArgument(f"prevResult.ips: none is an address of {request.interface}")
     return found
@@ -167,21 +168,21 @@ def _route_by_source(
         tables[_source(ip)] = rules.free_table(taken | _RESERVED | {route.table for route in listed}, FIRST_TABLE)
         taken.add(tables[_source(ip)])
     ours = [r for r in listed if r.index == link.index and r.table == rules.MAIN_TABLE and r.is_unicast]
-    undo.callback(_empty, links, link, set(tables.values()))
+    undo.callback(_flush_tables, links, link, set(tables.values()))
     for ip in ips:
         table, by = tables[_source(ip)], options.gateway(ip)
         copied = [r for r in ours if _belongs(r, ip, ips) and not (by and _is_default(r) and r.gateway != by)]
         copied.sort(key=lambda route: bool(route.gateway))  # a gateway is reached by the routes without one
-        messages = [route.put(table) for route in copied]
+        messages = [route.replace_message(table) for route in copied]
         if by and not any(_is_default(route) and route.destination.version == (6 if ":" in by else 4) for route in copied):
             messages.append(route_message(link.index, "::/0" if ":" in by else "0.0.0.0/0", by, table=table))
         _send(links, f"table {table} of {ip['address']}", messages)
     _add_rules(links, tables, undo)
-    undo.callback(_send, links, "the main table", [route.put(rules.MAIN_TABLE) for route in ours])
+    undo.callback(_send, links, "the main table", [route.replace_message(rules.MAIN_TABLE) for route in ours])
     moved = [route for route in ours if route.destination.version == 4 or not route.destination.is_link_local]
-    _send(links, "the main table", [route.take() for route in moved])
+    _send(links, "the main table", [route.delete_message() for route in moved])
     if options.has_source_hints:
-        _send(links, "the main table", [_hint(link, ip) for ip in ips])
+        _send(links, "the main table", [_gateway_route(link, ip) for ip in ips])
 
 
 def _belongs(route: Route, ip: dict[str, Any], ips: list[dict[str, Any]]) -> bool:
@@ -197,7 +198,7 @@ def _is_default(route: Route) -> bool:
     return bool(route.destination.prefixlen == 0)
 
 
-def _hint(link: Link, ip: dict[str, Any]) -> Message:
+def _gateway_route(link: Link, ip: dict[str, Any]) -> Message:
     interface = ipaddress.ip_interface(ip["address"])
     return route_message(link.index, str(interface.network), "", source=str(interface.ip))
 
@@ -210,33 +211,33 @@ def _add_rules(links: Links, tables: dict[str, int], undo: ExitStack) -> None:
 def _remove_rules(links: Links, tables: dict[str, int]) -> None:
     for rule in rules.rules(links.socket):
         if tables.get(rule.source) == rule.table:
-            _forgive(links, rules.no_rule_message(rule))
+            _send_ignoring_absent(links, rules.remove_rule_message(rule))
 
 
-def _empty(links: Links, link: Link, tables: set[int]) -> None:
+def _flush_tables(links: Links, link: Link, tables: set[int]) -> None:
     for route in rules.routes(links.socket):
         if route.index == link.index and route.table in tables:
-            _forgive(links, route.take())
+            _send_ignoring_absent(links, route.delete_message())
 
 
 def _send(links: Links, what: str, messages: list[Message]) -> None:
     try:
         links.send(*messages)
     except OSError as error:
-        raise refused(error, f"routing by source, {what}") from error
+        raise describe_error(error, f"routing by source, {what}") from error
 
 
-def _forgive(links: Links, message: Message) -> None:
+def _send_ignoring_absent(links: Links, message: Message) -> None:
     """A rule or route that is gone already is well."""
     try:
         links.send(message)
     except OSError as error:
         if error.errno not in (2, 3):  # ENOENT, ESRCH
-            raise refused(error, "taking routes by source away") from error
+            raise describe_error(error, "taking routes by source away") from error
 
 
 def _known_sources(request: Request, found: Container) -> set[str]:
-    ips = [ip["address"] for ip in chained.addresses(request, request.previous)] if request.previous else []
+    ips = [ip["address"] for ip in container.interface_addresses(request, request.previous)] if request.previous else []
     if found.link is not None:
         ips += found.links.addresses(found.link.index)
     return {str(ipaddress.ip_interface(address).ip) for address in ips}
@@ -250,7 +251,7 @@ def _has_default(routes: list[Route], table: int, gateway: str) -> bool:
     return any(r.table == table and _is_default(r) and r.gateway == gateway for r in routes)
 
 
-def _has_hint(routes: list[Route], ip: dict[str, Any]) -> bool:
+def _has_gateway_route(routes: list[Route], ip: dict[str, Any]) -> bool:
     interface = ipaddress.ip_interface(ip["address"])
     return any(
         r.table == rules.MAIN_TABLE and r.destination == interface.network and r.near_end == interface.ip for r in routes

@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 from contextlib import ExitStack
 
-from cni_plugins.meta import chained, link_settings, saved_settings
-from cni_plugins.meta.tuning_options import ALLOW_LIST, DATA_DIRECTORY, Options, check_allowed, data_directory, sysctl_path
+from cni_plugins.chained import container, link_settings, saved_settings
+from cni_plugins.chained.tuning_options import ALLOW_LIST, DATA_DIRECTORY, Options, check_allowed, data_directory, sysctl_path
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
-from runtime_core.network.refusals import check_mtu, refused
+from runtime_core.network.kernel_errors import check_mtu, describe_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ _OF_INTERFACES = ("conf", "neigh")
 
 def add(request: Request) -> dict[str, Any]:
     options = Options(request)
-    previous = chained.previous_result(request)
+    previous = container.previous_result(request)
     check_allowed(options.sysctls, ALLOW_LIST)
-    with chained.container(request) as found, ExitStack() as undo:
-        link = chained.interface(request, found)
-        settings = link_settings.wanted(options)
-        listed = [ip["address"] for ip in chained.addresses(request, previous)]
+    with container.enter_container(request) as found, ExitStack() as undo:
+        link = container.find_interface(request, found)
+        settings = link_settings.requested_settings(options)
+        listed = [ip["address"] for ip in container.interface_addresses(request, previous)]
         check_mtu(link.name, settings.get("mtu", link.mtu), listed)  # the kernel would take the addresses away
         if settings:
             _save(request, found.links, link, settings, undo)
@@ -41,7 +41,7 @@ def add(request: Request) -> dict[str, Any]:
         for key, value in options.sysctls.items():
             _write(key, request.interface, value)
         undo.pop_all()
-    return _changed(request, previous, settings)
+    return _updated_result(request, previous, settings)
 
 
 def delete(request: Request) -> None:
@@ -52,7 +52,7 @@ def delete(request: Request) -> None:
     directory = _directory(request)
     settings = saved_settings.load(directory, request)
     if settings:
-        with chained.container_if_there(request) as found:
+        with container.enter_container_if_present(request) as found:
             if found is not None and found.link is not None:
                 _restore(found.links, found.link.index, settings)
     saved_settings.remove(directory, request)
@@ -60,13 +60,13 @@ def delete(request: Request) -> None:
 
 def check(request: Request) -> None:
     options = Options(request)
-    chained.previous_result(request)
-    with chained.container(request) as found:
-        link = chained.interface(request, found)
-        present = link_settings.read(found.links, link)
+    container.previous_result(request)
+    with container.enter_container(request) as found:
+        link = container.find_interface(request, found)
+        present = link_settings.read_settings(found.links, link)
         for key, value in options.sysctls.items():
             _check_sysctl(key, request.interface, value)
-    for key, value in link_settings.wanted(options).items():
+    for key, value in link_settings.requested_settings(options).items():
         if present[key] != value:
             raise FailedPrecondition(f"{key} of {request.interface} is {present[key]}, not {value}")
 
@@ -89,7 +89,7 @@ def status(request: Request) -> None:
 
 
 def _save(request: Request, links: Links, link: Any, settings: dict[str, Any], undo: ExitStack) -> None:
-    before = link_settings.read(links, link)
+    before = link_settings.read_settings(links, link)
     directory = data_directory(request)
     originals = {key: before[key] for key in settings}
     undo.callback(saved_settings.remove, directory, request)
@@ -99,16 +99,16 @@ def _save(request: Request, links: Links, link: Any, settings: dict[str, Any], u
 
 def _set(links: Links, index: int, key: str, value: Any) -> None:
     try:
-        links.send(link_settings.message(index, key, value))
+        links.send(link_settings.setting_message(index, key, value))
     except OSError as error:
-        raise refused(error, f"{key}: setting it to {value}") from error
+        raise describe_error(error, f"{key}: setting it to {value}") from error
 
 
 def _restore(links: Links, index: int, settings: dict[str, Any]) -> None:
     failures = []
     for key, value in settings.items():
         try:
-            links.send(link_settings.message(index, key, value))
+            links.send(link_settings.setting_message(index, key, value))
         except (OSError, ValueError) as error:
             failures.append(f"{key} to {value}: {error}")
     if failures:
@@ -146,11 +146,12 @@ def _read(key: str, path: str) -> str | None:
         raise from_oserror(error, f"sysctl.{key}") from error
 
 
-def _changed(request: Request, previous: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def _updated_result(request: Request, previous: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """The result says what the interface has now."""
     new = {key: settings[key] for key in ("mac", "mtu") if key in settings}
     interfaces = [
-        {**one, **new} if one.get("name") == request.interface and one.get("sandbox") else one for one in previous["interfaces"]
+        {**interface, **new} if interface.get("name") == request.interface and interface.get("sandbox") else interface
+        for interface in previous["interfaces"]
     ]
     return {**previous, "interfaces": interfaces}
 

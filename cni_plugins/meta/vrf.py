@@ -8,19 +8,19 @@ from __future__ import annotations
 import struct
 from contextlib import ExitStack
 
-from cni_plugins.main.options import interface_name, is_interface_name, number
-from cni_plugins.meta import chained
+from cni_plugins.chained import container
+from cni_plugins.options.link_options import interface_name, is_interface_name, number
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.network import rules
+from runtime_core.network.kernel_errors import describe_error
 from runtime_core.network.link_messages import address_message, link_message
-from runtime_core.network.refusals import refused
 from runtime_core.network.sysctl import write_sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cni_plugins.meta.chained import Container
+    from cni_plugins.chained.container import Container
     from runtime_core.cni.request import Request
     from runtime_core.kernel.netlink import Message
     from runtime_core.network.links import Link, Links
@@ -51,11 +51,11 @@ class Options:
 
 def add(request: Request) -> dict[str, Any]:
     options = Options(request)
-    previous = chained.previous_result(request)
-    with chained.container(request) as found, ExitStack() as undo:
-        link = chained.interface(request, found)
+    previous = container.previous_result(request)
+    with container.enter_container(request) as found, ExitStack() as undo:
+        link = container.find_interface(request, found)
         if link.master:
-            master = found.links.at(link.master)
+            master = found.links.find_by_index(link.master)
             raise FailedPrecondition(
                 f"{link.name} of the container has the master {master.name if master else link.master} already"
             )
@@ -70,21 +70,21 @@ def delete(request: Request) -> None:
     name = _name(request)
     if not isinstance(name, str) or not is_interface_name(name):
         return
-    with chained.container_if_there(request) as found:
+    with container.enter_container_if_present(request) as found:
         vrf = found.links.find(name) if found is not None else None
         if found is None or vrf is None or vrf.kind != _KIND:
             return
         if found.link is not None and found.link.master == vrf.index:
             found.links.set_master(found.link.index, 0)
         if not any(link.master == vrf.index for link in found.links.all()):
-            found.links.remove_at(vrf.index)
+            found.links.remove_by_index(vrf.index)
 
 
 def check(request: Request) -> None:
     options = Options(request)
-    chained.previous_result(request)
-    with chained.container(request) as found:
-        link = chained.interface(request, found)
+    container.previous_result(request)
+    with container.enter_container(request) as found:
+        link = container.find_interface(request, found)
         vrf = found.links.find(options.name)
     if vrf is None or not vrf.is_up:
         raise NotFound(f"VRF {options.name} of the container is missing or down")
@@ -100,7 +100,7 @@ def gc(request: Request) -> None:
 def status(request: Request) -> None:
     """NotFound where the kernel has no VRFs."""
     Options(request)
-    with chained.scratch_namespace() as sock:
+    with container.scratch_namespace() as sock:
         try:
             sock.request(vrf_message("vrf", 1))
         except OSError as error:
@@ -127,10 +127,10 @@ def _ensure(links: Links, options: Options, undo: ExitStack) -> Link:
         return vrf
     table = options.table or _free_table(links)
     try:
-        vrf = links.make(options.name, vrf_message(options.name, table))
+        vrf = links.create(options.name, vrf_message(options.name, table))
     except OSError as error:
-        raise refused(error, f"vrfname: making VRF {options.name} with table {table}") from error
-    undo.callback(links.remove_at, vrf.index)
+        raise describe_error(error, f"vrfname: making VRF {options.name} with table {table}") from error
+    undo.callback(links.remove_by_index, vrf.index)
     return vrf
 
 
@@ -153,13 +153,13 @@ def _enslave(found: Container, link: Link, vrf: Link, undo: ExitStack) -> None:
     before = links.addresses(link.index)
     kept = [route for route in rules.routes(links.socket) if _is_lost(route, link)]
     write_sysctl(f"ipv6/conf/{link.name}/keep_addr_on_down", "1")
-    undo.callback(_put_back, links, link, before, kept)
+    undo.callback(_restore, links, link, before, kept)
     try:
         links.set_master(link.index, vrf.index)
         _restore_addresses(links, link, before)
-        links.send(*[route.put(table) for route in kept])
+        links.send(*[route.replace_message(table) for route in kept])
     except OSError as error:
-        raise refused(error, f"moving {link.name} of the container into VRF {vrf.name}") from error
+        raise describe_error(error, f"moving {link.name} of the container into VRF {vrf.name}") from error
 
 
 def _is_lost(route: Route, link: Link) -> bool:
@@ -168,7 +168,7 @@ def _is_lost(route: Route, link: Link) -> bool:
 
 
 def _restore_addresses(links: Links, link: Link, before: list[str]) -> None:
-    from runtime_core.network.settle import AddressEvents  # here: few containers have a VRF
+    from runtime_core.network.duplicate_detection import AddressEvents  # here: few containers have a VRF
 
     events = AddressEvents()
     try:
@@ -176,12 +176,12 @@ def _restore_addresses(links: Links, link: Link, before: list[str]) -> None:
         lost = [address for address in before if address not in present and not address.startswith("fe80:")]
         links.send(*[address_message(link.index, address) for address in lost])
         if link.is_up and any(":" in address for address in before):
-            events.wait_settled(links, link.index, _SETTLE_SECONDS)
+            events.wait_for_duplicate_detection(links, link.index, _SETTLE_SECONDS)
     finally:
         events.close()
 
 
-def _put_back(links: Links, link: Link, before: list[str], kept: list[Route]) -> None:
+def _restore(links: Links, link: Link, before: list[str], kept: list[Route]) -> None:
     links.set_master(link.index, 0)
     _restore_addresses(links, link, before)
-    links.send(*[route.put(rules.MAIN_TABLE) for route in kept])
+    links.send(*[route.replace_message(rules.MAIN_TABLE) for route in kept])

@@ -1,4 +1,4 @@
-"""The warm service: everything is imported once, and calls are served by children that wait for them. Cold."""
+"""The warm service: imports every plugin once, and serves calls by worker processes that wait for them. Cold."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import signal
 import struct
 import time
 
-from cni_plugins.service import child, code
+from cni_plugins.service import imports, worker
 from runtime_core.errors import TrivetError, from_oserror
-from runtime_core.kernel import syscalls, unforeseen
+from runtime_core.kernel import syscalls, unexpected_errors
 from runtime_core.network.packet_filter import REFERENCE
 
 TYPE_CHECKING = False
@@ -26,11 +26,11 @@ _EXTRA = ("cni_plugins.skel", "runtime_core.cni.invoke")
 _BACKLOG = 1024
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 #: more at once would only wait for the kernel's locks; fewer could all wait for a DHCP server
-_MOST_CHILDREN = 32
+_MAX_WORKERS = 32
 #: so often a service without calls looks whether its socket is still there
 _LOOK_SECONDS = 30.0
 #: a chain's next plugin comes while the place of the first is filled
-_WAITING = 2
+_SPARE_WORKERS = 2
 #: so many children serve one call after the other, which spares a fork and pages of memory; each so often
 _LASTING, _CALLS = 4, 64
 
@@ -41,7 +41,7 @@ def serve(settings: dict[str, Any], path: str, idle: float, on_ready: Callable[[
     if lock < 0:
         return False
     entries = (settings["packet_filter"], REFERENCE)
-    fingerprint = code.load(*_EXTRA, *settings["modules"].values(), *(entry.partition(":")[0] for entry in entries))
+    fingerprint = imports.import_modules(*_EXTRA, *settings["modules"].values(), *(entry.partition(":")[0] for entry in entries))
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until somebody handles it, or the socket would stay
     listener, identity = _listen(path)
     try:
@@ -49,8 +49,8 @@ def serve(settings: dict[str, Any], path: str, idle: float, on_ready: Callable[[
         gc.freeze()  # children do not write on the pages of what was imported
         if on_ready is not None:
             on_ready()
-        own = child.namespaces()
-        _Loop(lambda caller: child.serve(caller, settings, fingerprint, own), listener, identity, lock, path, idle).run()
+        own = worker.namespaces()
+        _Loop(lambda caller: worker.serve(caller, settings, fingerprint, own), listener, identity, lock, path, idle).run()
     finally:
         listener.close()
         os.close(lock)
@@ -58,7 +58,7 @@ def serve(settings: dict[str, Any], path: str, idle: float, on_ready: Callable[[
 
 
 def detach() -> None:
-    """Of the process that started it nothing is kept: descriptors, working directory, environment, signals."""
+    """Give up all that comes from the starting process: descriptors, working directory, environment, signals."""
     syscalls.close_range(3)
     null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
@@ -116,7 +116,7 @@ def _listen(path: str) -> tuple[_socket.socket, tuple[int, ...] | None]:
 
 
 class _Loop:
-    """Keeps a few children waiting, so that no caller waits for a fork."""
+    """Keeps a few workers waiting, so that no caller waits for a fork."""
 
     def __init__(
         self,
@@ -142,16 +142,16 @@ class _Loop:
         """Ends without losing a call: the name goes first, then who has found it by then is served."""
         waking, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _nothing)
+        signal.signal(signal.SIGCHLD, _ignore_signal)
         for number in _ENDING:
             signal.signal(number, self._end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         try:
-            self._fork_waiting()
+            self._fork_spare_workers()
             while not self._is_ending and self._wait(waking):
-                self._fork_waiting()
+                self._fork_spare_workers()
         finally:
-            if self._is_found():
+            if self._is_reachable():
                 os.unlink(self._path)
             signal.set_wakeup_fd(-1)
         os.close(self._held)
@@ -170,9 +170,9 @@ class _Loop:
         while not poll.poll(_LOOK_SECONDS * 1000 if self._working else min(self._idle or _LOOK_SECONDS, _LOOK_SECONDS) * 1000):
             if self._idle and not self._working and time.monotonic() - since >= self._idle:
                 return False
-            if not self._is_found():
+            if not self._is_reachable():
                 return False
-        self._note_working()
+        self._read_worker_states()
         try:
             while os.read(waking, 4096):
                 pass
@@ -185,19 +185,19 @@ class _Loop:
             self._reap(pid)
         return True
 
-    def _is_found(self) -> bool:
-        """Whether callers still find this service under its name: its directory may have been removed."""
+    def _is_reachable(self) -> bool:
+        """Whether the socket's path still leads to this service: its directory may have been removed."""
         return _identity(self._path) == self._identity
 
-    def _note_working(self) -> None:
+    def _read_worker_states(self) -> None:
         try:
             while pids := os.read(self._told, 4 * 1024):
                 for (pid,) in struct.iter_unpack("i", pids):
-                    self._note(pid)
+                    self._note_worker(pid)
         except BlockingIOError:
             pass
 
-    def _note(self, pid: int) -> None:
+    def _note_worker(self, pid: int) -> None:
         """A positive one has a caller now, a negative one waits again; the child may have ended since."""
         if pid in self._waiting:
             self._waiting.remove(pid)
@@ -210,36 +210,36 @@ class _Loop:
         self._waiting.discard(pid)
         self._working.discard(pid)
 
-    def _fork_waiting(self) -> None:
-        while len(self._waiting) < _WAITING and len(self._waiting) + len(self._working) < _MOST_CHILDREN:
+    def _fork_spare_workers(self) -> None:
+        while len(self._waiting) < _SPARE_WORKERS and len(self._waiting) + len(self._working) < _MAX_WORKERS:
             self._fork()
 
     def _fork(self) -> None:
         calls = _CALLS if len(self._waiting) + len(self._working) < _LASTING else 1
         pid = os.fork()
         if pid == 0:
-            child.reset()
+            worker.prepare()
             os.close(self._lock)  # only the service itself may keep the next one from starting
             if self._held >= 0:
                 os.close(self._held)
-            self._work(calls)
+            self._run_worker(calls)
         self._waiting.add(pid)
 
-    def _work(self, calls: int) -> NoReturn:
+    def _run_worker(self, calls: int) -> NoReturn:
         """In a child, which ends when the next call would find it in another state than the first one."""
         try:
             for _call in range(calls):
-                connection = self._next_caller()
+                connection = self._accept_caller()
                 os.write(self._tell, struct.pack("i", os.getpid()))
                 if not self._serve_one(connection):
                     break
                 os.write(self._tell, struct.pack("i", -os.getpid()))
         except Exception:  # noqa: BLE001  the edge of a process: its caller sees an end of file, and the service forks another
-            unforeseen.report("serving a call")
+            unexpected_errors.print_stack("serving a call")
         finally:
             os._exit(0)
 
-    def _next_caller(self) -> _socket.socket:
+    def _accept_caller(self) -> _socket.socket:
         """In a child: it ends when there will be none."""
         poll = select.poll()
         poll.register(self._listener.fileno(), select.POLLIN)
@@ -273,5 +273,5 @@ def _has_caller(listener: _socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _nothing(_number: int, _frame: Any) -> None:
+def _ignore_signal(_number: int, _frame: Any) -> None:
     """The wake-up descriptor tells."""

@@ -24,23 +24,24 @@ from runtime_core.interfaces.runtime import ContainerSpec, RootMount
 from runtime_core.kernel import failpoint, paths
 from runtime_core.sandbox.node import Node
 from runtime_core.sandbox.records import ContainerRecord, SandboxRecord, State
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 _MOST_PROFILE = 4 * 1024 * 1024
 
 
 def create_container(service: Service, request: api.CreateContainerRequest, call: Call) -> api.CreateContainerResponse:
+    """Create the container up to the exec of its program; its id."""
     sandbox = service.node.sandbox(request.pod_sandbox_id)
     if not sandbox.is_ready:
         raise FailedPrecondition(f"pod_sandbox_id: pod {sandbox.spec.id} is not ready")
     metadata = {
-        "name": names.required(request.config.metadata.name, "config.metadata.name"),
+        "name": names.check_required(request.config.metadata.name, "config.metadata.name"),
         "attempt": request.config.metadata.attempt,
     }
-    names.budget("config", request.config.labels, request.config.annotations)
+    names.check_total_size("config", request.config.labels, request.config.annotations)
     name = names.container_name(metadata, sandbox.spec.metadata)
     asked = container_digest(request.config)
-    container_id = service.operations.once(
+    container_id = service.operations.run_once(
         f"CreateContainer {sandbox.spec.id} {name} {asked}",
         lambda: _create_once(service, request.config, sandbox, name, metadata, asked),
         call.time_remaining(),
@@ -65,7 +66,7 @@ def _create_once(
 
 def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecord, name: str, metadata: dict[str, Any]) -> str:
     node = service.node
-    image = node.images.find(names.required(config.image.image, "config.image.image"), "config.image.image")
+    image = node.images.find(names.check_required(config.image.image, "config.image.image"), "config.image.image")
     if image is None:
         raise NotFound(f"config.image.image: {config.image.image!r} is not on this node")
     container_id = names.new_id()
@@ -80,8 +81,8 @@ def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecor
         spec = container_spec(_inputs(service, container_id, config, sandbox, image, root, volumes))
         record = _record(container_id, name, metadata, config, sandbox, image, spec)
         _check_mounts(config)
-        node.expect_end(container_id)
-        undo.callback(node.forget_end, container_id)
+        node.expect_exit(container_id)
+        undo.callback(node.forget_exit, container_id)
         node.runtime(sandbox.spec.handler).create(
             ContainerSpec(
                 id=container_id,
@@ -159,7 +160,8 @@ def _read(path: str, field: str) -> bytes:
 
 
 def host_device(path: str) -> Device:
-    names.absolute_path(path, "config.devices.host_path")
+    """The device node at `path` of the host; InvalidArgument when it is none."""
+    names.check_absolute_path(path, "config.devices.host_path")
     try:
         status = os.stat(path)
     except OSError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def get_container_events(service: Service, _request: api.GetEventsRequest, call: Call) -> Iterator[api.ContainerEventResponse]:

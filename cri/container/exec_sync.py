@@ -7,10 +7,11 @@ from cri.service import Service
 from cri.translate import names
 from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.sandbox.records import State
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def exec_sync(service: Service, request: api.ExecSyncRequest, _call: Call) -> api.ExecSyncResponse:
+    """Run the command and wait for its end; DeadlineExceeded after `timeout` seconds (0: none)."""
     record = service.node.container(request.container_id)
     if not request.cmd:
         raise InvalidArgument("cmd is empty")

@@ -9,12 +9,13 @@ from runtime_core.interfaces.runtime import PodLost
 from runtime_core.kernel import failpoint
 from runtime_core.sandbox.node import Node
 from runtime_core.sandbox.records import State
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def start_container(service: Service, request: api.StartContainerRequest, call: Call) -> api.StartContainerResponse:
+    """Execute the program of a created container; raises what exec(2) said."""
     record = service.node.container(request.container_id)
-    service.operations.once(f"StartContainer {record.id}", lambda: _start(service.node, record.id), call.time_remaining())
+    service.operations.run_once(f"StartContainer {record.id}", lambda: _start(service.node, record.id), call.time_remaining())
     return api.StartContainerResponse()
 
 

@@ -1,4 +1,4 @@
-"""ContainerStats, ListContainerStats and its stream twin: cgroup figures and the writable layer's size."""
+"""ContainerStats, ListContainerStats and its streaming variant: cgroup statistics and the writable layer's size."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from cri.listing import has_labels, pages
 from cri.service import Service
 from runtime_core.errors import NotFound
 from runtime_core.sandbox.records import ContainerRecord, State
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 _PAGE = 100
 
 
 def container_stats(service: Service, request: api.ContainerStatsRequest, _call: Call) -> api.ContainerStatsResponse:
+    """Of one container; NotFound for an unknown id."""
     record = service.node.container(request.container_id)
     return api.ContainerStatsResponse(stats=stats_of(service, record))
 
 
 def list_container_stats(service: Service, request: api.ListContainerStatsRequest, _call: Call) -> api.ListContainerStatsResponse:
+    """Of all running containers that fit the filter."""
     return api.ListContainerStatsResponse(stats=list(_query(service, request.filter)))
 
 
 def stream_container_stats(
     service: Service, request: api.StreamContainerStatsRequest, _call: Call
 ) -> Iterator[api.StreamContainerStatsResponse]:
+    """The same in pages."""
     found = list(_query(service, request.filter))
     for page in pages(found, _PAGE):
         yield api.StreamContainerStatsResponse(container_stats=page)
@@ -47,6 +50,7 @@ def _query(service: Service, wanted: api.ContainerStatsFilter) -> Iterator[api.C
 
 
 def stats_of(service: Service, record: ContainerRecord) -> api.ContainerStats:
+    """CPU in nanoseconds, memory in bytes, and the size of the writable layer."""
     usage = service.node.snapshotter.usage(record.id)
     now = time.time_ns()
     found = api.ContainerStats(
@@ -78,10 +82,12 @@ def stats_of(service: Service, record: ContainerRecord) -> api.ContainerStats:
 
 
 def cpu(figures: dict[str, int], now: int) -> api.CpuUsage:
+    """CpuUsage of the cgroup's statistics; `now` in nanoseconds since the epoch."""
     return api.CpuUsage(timestamp=now, usage_core_nano_seconds=_value(figures, "cpu_usage_ns"))
 
 
 def memory(figures: dict[str, int], now: int) -> api.MemoryUsage:
+    """MemoryUsage of the cgroup's statistics, in bytes; `now` in nanoseconds since the epoch."""
     return api.MemoryUsage(
         timestamp=now,
         working_set_bytes=_value(figures, "memory_working_set"),

@@ -8,10 +8,11 @@ from cri.api.v1 import api_pb2 as api
 from cri.service import Service
 from cri.translate import status
 from runtime_core.sandbox.records import State
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def container_status(service: Service, request: api.ContainerStatusRequest, _call: Call) -> api.ContainerStatusResponse:
+    """From the record; `verbose` adds PIDs and configuration. NotFound for an unknown id."""
     record = service.node.container(request.container_id)
     info = {}
     if request.verbose:

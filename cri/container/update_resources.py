@@ -9,12 +9,13 @@ from cri.service import Service
 from cri.translate.resources import merged, oci_resources
 from runtime_core.errors import FailedPrecondition
 from runtime_core.sandbox.records import State
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def update_container_resources(
     service: Service, request: api.UpdateContainerResourcesRequest, _call: Call
 ) -> api.UpdateContainerResourcesResponse:
+    """Change the limits that the request sets; on an error none is changed."""
     node = service.node
     record = node.container(request.container_id)
     if record.state not in (State.CREATED, State.RUNNING):

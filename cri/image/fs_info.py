@@ -8,10 +8,11 @@ from pathlib import Path
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
 from runtime_core.interfaces.snapshotter import Usage
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def image_fs_info(service: Service, _request: api.ImageFsInfoRequest, _call: Call) -> api.ImageFsInfoResponse:
+    """Bytes and inodes of the content store with the layers, and of the containers' writable layers."""
     node = service.node
     root = node.directories.root
     containers = [node.snapshotter.usage(key) for key in node.snapshotter.snapshots()]

@@ -1,4 +1,4 @@
-"""ListImages and its stream twin, over one query."""
+"""ListImages and its streaming variant."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from cri.api.v1 import api_pb2 as api
 from cri.image.status import image_message
 from cri.listing import pages
 from cri.service import Service
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 _PAGE = 200
 
 
 def list_images(service: Service, request: api.ListImagesRequest, _call: Call) -> api.ListImagesResponse:
+    """All images, or the one that the filter names."""
     return api.ListImagesResponse(images=_query(service, request.filter))
 
 
 def stream_images(service: Service, request: api.StreamImagesRequest, _call: Call) -> Iterator[api.StreamImagesResponse]:
+    """The same in pages."""
     found = _query(service, request.filter)
     for page in pages(found, _PAGE):
         yield api.StreamImagesResponse(images=page)

@@ -7,17 +7,18 @@ from cri.service import Service
 from runtime_core.errors import InvalidArgument
 from runtime_core.images.auth_challenge import Credentials, decode_basic
 from runtime_core.images.reference import parse_reference
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 _DOCKER_HUB = ("index.docker.io", "registry-1.docker.io")
 
 
 def pull_image(service: Service, request: api.PullImageRequest, call: Call) -> api.PullImageResponse:
+    """Fetch and unpack the image; its id."""
     parsed = parse_reference(request.image.image)
     reference = str(parsed)
     credentials = credentials_for(parsed.domain, request.auth)
     namespace = request.sandbox_config.metadata.namespace
-    image = service.operations.once(
+    image = service.operations.run_once(
         # Who asks with other credentials must be let in by the registry himself.
         f"PullImage {reference} {hash(credentials)}",
         lambda: service.node.images.pull(reference, credentials, namespace=namespace),

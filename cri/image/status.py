@@ -9,10 +9,11 @@ from cri.service import Service
 from cri.translate import users
 from runtime_core.errors import InvalidArgument
 from runtime_core.images.store import Image
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def image_status(service: Service, request: api.ImageStatusRequest, _call: Call) -> api.ImageStatusResponse:
+    """The image, or an empty response when it is not here."""
     if not request.image.image:
         raise InvalidArgument("image.image is missing")
     image = service.node.images.find(request.image.image)

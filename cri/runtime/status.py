@@ -6,10 +6,11 @@ import json
 
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def status(service: Service, request: api.StatusRequest, _call: Call) -> api.StatusResponse:
+    """The conditions RuntimeReady and NetworkReady, and the features of each handler."""
     network = service.node.network.status()
     info = {}
     if request.verbose:

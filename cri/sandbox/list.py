@@ -1,4 +1,4 @@
-"""ListPodSandbox and its stream twin, over one query."""
+"""ListPodSandbox and its streaming variant."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from cri.api.v1 import api_pb2 as api
 from cri.listing import has_labels, pages
 from cri.service import Service
 from cri.translate import status
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 _PAGE = 200
 
 
 def list_pod_sandbox(service: Service, request: api.ListPodSandboxRequest, _call: Call) -> api.ListPodSandboxResponse:
+    """All pods that fit the filter."""
     return api.ListPodSandboxResponse(items=_query(service, request.filter))
 
 
 def stream_pod_sandboxes(
     service: Service, request: api.StreamPodSandboxesRequest, _call: Call
 ) -> Iterator[api.StreamPodSandboxesResponse]:
+    """The same in pages."""
     items = _query(service, request.filter)
     for page in pages(items, _PAGE):
         yield api.StreamPodSandboxesResponse(pod_sandboxes=page)
@@ -27,7 +29,7 @@ def stream_pod_sandboxes(
 
 def _query(service: Service, wanted: api.PodSandboxFilter) -> list[api.PodSandbox]:
     found = []
-    for record, item in service.sandbox_items.of(service.node.sandboxes.all()):
+    for record, item in service.sandbox_items.with_messages(service.node.sandboxes.all()):
         if wanted.id and not record.spec.id.startswith(wanted.id):
             continue
         if wanted.HasField("state") and status.sandbox_state(record) != wanted.state.state:

@@ -1,4 +1,4 @@
-"""RunPodSandbox: bring one pod to READY, or leave nothing behind."""
+"""RunPodSandbox: open a pod, or leave nothing behind."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from cri.translate.sandbox import sandbox_spec
 from runtime_core.errors import AlreadyExists
 from runtime_core.sandbox.open import open_sandbox
 from runtime_core.sandbox.records import SandboxRecord, SandboxSpec
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def run_pod_sandbox(service: Service, request: api.RunPodSandboxRequest, call: Call) -> api.RunPodSandboxResponse:
+    """Open the pod; its id. On any error nothing of it is left."""
     spec = sandbox_spec(request, service.handlers, service.default_cgroup_parent)
     # The work outlives the kubelet's deadline; its retry joins instead of failing on the name.
-    record = service.operations.once(
+    record = service.operations.run_once(
         f"RunPodSandbox {spec.name} {spec.request}", lambda: _open(service, spec), call.time_remaining()
     )
     return api.RunPodSandboxResponse(pod_sandbox_id=record.spec.id)

@@ -1,4 +1,4 @@
-"""PodSandboxStats, ListPodSandboxStats and its stream twin."""
+"""PodSandboxStats, ListPodSandboxStats and its streaming variant."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from cri.service import Service
 from cri.translate import status
 from runtime_core.errors import NotFound
 from runtime_core.sandbox.records import SandboxRecord, State
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 _PAGE = 50
 _DEFAULT_INTERFACE = "eth0"
 
 
 def pod_sandbox_stats(service: Service, request: api.PodSandboxStatsRequest, _call: Call) -> api.PodSandboxStatsResponse:
+    """Of one pod; NotFound for an unknown id."""
     return api.PodSandboxStatsResponse(stats=_stats(service, service.node.sandbox(request.pod_sandbox_id)))
 
 
 def list_pod_sandbox_stats(
     service: Service, request: api.ListPodSandboxStatsRequest, _call: Call
 ) -> api.ListPodSandboxStatsResponse:
+    """Of all pods that fit the filter."""
     return api.ListPodSandboxStatsResponse(stats=list(_query(service, request.filter)))
 
 
 def stream_pod_sandbox_stats(
     service: Service, request: api.StreamPodSandboxStatsRequest, _call: Call
 ) -> Iterator[api.StreamPodSandboxStatsResponse]:
+    """The same in pages."""
     found = list(_query(service, request.filter))
     for page in pages(found, _PAGE):
         yield api.StreamPodSandboxStatsResponse(pod_sandbox_stats=page)

@@ -8,10 +8,11 @@ import time
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
 from cri.translate import status
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def pod_sandbox_status(service: Service, request: api.PodSandboxStatusRequest, _call: Call) -> api.PodSandboxStatusResponse:
+    """From the record, with the statuses of its containers. NotFound for an unknown id."""
     record = service.node.sandbox(request.pod_sandbox_id)
     containers = service.node.containers_of(record.spec.id)
     info = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
 from cri.streaming.streams import check_streams, running_container
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def open_attach(service: Service, request: api.AttachRequest, _call: Call) -> api.AttachResponse:

@@ -6,7 +6,7 @@ from cri.api.v1 import api_pb2 as api
 from cri.service import Service
 from cri.streaming.streams import check_streams, running_container
 from runtime_core.errors import InvalidArgument
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def open_exec(service: Service, request: api.ExecRequest, _call: Call) -> api.ExecResponse:

@@ -7,7 +7,7 @@ import os
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
 from runtime_core.errors import FailedPrecondition, InvalidArgument
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def open_port_forward(service: Service, request: api.PortForwardRequest, _call: Call) -> api.PortForwardResponse:

@@ -14,12 +14,12 @@ from cri.translate.resources import oci_resources
 from runtime_core.errors import InvalidArgument
 from runtime_core.sandbox.records import SandboxRecord
 
-_MASKED = (
+_DEFAULT_MASKED_PATHS = (
     "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
     "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
     "/sys/devices/virtual/powercap",
 )  # fmt: skip
-_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_DEFAULT_READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: what every container may use: (type, major, minor, access); None is any
 _DEVICE_RULES = (
@@ -53,6 +53,8 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
+    """What `container_spec` is computed from."""
+
     id: str
     config: api.ContainerConfig
     sandbox: SandboxRecord
@@ -75,7 +77,7 @@ def container_spec(inputs: Inputs) -> dict[str, Any]:
     """The OCI runtime spec, version 1.2. InvalidArgument naming the field of CRI for what cannot be."""
     config, context = inputs.config, inputs.config.linux.security_context
     sandbox = inputs.sandbox
-    user = users.resolve(context, str(inputs.image.get("User") or ""), inputs.passwd, inputs.group)
+    user = users.resolve_user(context, str(inputs.image.get("User") or ""), inputs.passwd, inputs.group)
     capabilities = security.capability_sets(context, inputs.facts.capabilities, user.uid)
     parent = sandbox.spec.cgroup_parent
     return {
@@ -95,7 +97,7 @@ def container_spec(inputs: Inputs) -> dict[str, Any]:
             "devices": _devices(inputs),
             "rootfsPropagation": _root_propagation(config),
             "seccomp": _seccomp(context, inputs.localhost_profile, capabilities["bounding"]),
-            **_hidden(context, has_user=bool(sandbox.spec.uid_mappings)),
+            **_masked_paths(context, has_user=bool(sandbox.spec.uid_mappings)),
             **id_mappings(sandbox),
         },
     }
@@ -111,7 +113,7 @@ def _process(inputs: Inputs, user: users.User, capabilities: dict[str, list[str]
         raise InvalidArgument("config.stdin_once: needs config.stdin")
     return {
         "args": arguments,
-        "cwd": names.absolute_path(config.working_dir or image.get("WorkingDir") or "/", "config.working_dir"),
+        "cwd": names.check_absolute_path(config.working_dir or image.get("WorkingDir") or "/", "config.working_dir"),
         "env": environment(image.get("Env") or [], config, user.home, inputs.sandbox.spec.hostname),
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups), "umask": 0o022},
         "terminal": config.tty,
@@ -171,16 +173,16 @@ def _namespaces(inputs: Inputs) -> list[dict[str, str]]:
     return found
 
 
-def _hidden(context: api.LinuxContainerSecurityContext, *, has_user: bool) -> dict[str, list[str]]:
+def _masked_paths(context: api.LinuxContainerSecurityContext, *, has_user: bool) -> dict[str, list[str]]:
     if context.privileged:
         return {"maskedPaths": [], "readonlyPaths": []}
     # A kubelet always says what is to be hidden; with procMount: Unmasked, which needs a user namespace, it is
     # nothing. Elsewhere empty lists are those of a client that does not know of them, and mean the defaults.
-    masked = list(context.masked_paths) or ([] if has_user else list(_MASKED))
-    read_only = list(context.readonly_paths) or ([] if has_user else list(_READ_ONLY))
+    masked = list(context.masked_paths) or ([] if has_user else list(_DEFAULT_MASKED_PATHS))
+    read_only = list(context.readonly_paths) or ([] if has_user else list(_DEFAULT_READ_ONLY_PATHS))
     for field_, paths in (("masked_paths", masked), ("readonly_paths", read_only)):
         for path in paths:
-            names.absolute_path(path, f"config.linux.security_context.{field_}")
+            names.check_absolute_path(path, f"config.linux.security_context.{field_}")
     return {"maskedPaths": masked, "readonlyPaths": read_only}
 
 
@@ -204,7 +206,9 @@ def _rule(kind: str, major: int | None, minor: int | None, access: str) -> dict[
 
 def _devices(inputs: Inputs) -> list[dict[str, Any]]:
     found = [
-        _device(inputs.devices[wanted.host_path], names.absolute_path(wanted.container_path, "config.devices.container_path"))
+        _device(
+            inputs.devices[wanted.host_path], names.check_absolute_path(wanted.container_path, "config.devices.container_path")
+        )
         for wanted in inputs.config.devices
     ]
     if inputs.config.linux.security_context.privileged:

@@ -68,10 +68,10 @@ def _defaults(sandbox: SandboxRecord, *, privileged: bool) -> list[dict[str, Any
 def _mount(mount: api.Mount, field: str, sandbox: SandboxRecord) -> dict[str, Any]:
     if mount.HasField("image"):
         raise Unimplemented(f"{field}.image: image volumes are not there yet")
-    destination = names.absolute_path(mount.container_path, f"{field}.container_path")
+    destination = names.check_absolute_path(mount.container_path, f"{field}.container_path")
     if not destination.strip("/."):
         raise InvalidArgument(f"{field}.container_path: {destination!r} is the root itself")
-    source = names.absolute_path(mount.host_path, f"{field}.host_path")
+    source = names.check_absolute_path(mount.host_path, f"{field}.host_path")
     if mount.propagation not in _PROPAGATION:
         raise InvalidArgument(f"{field}.propagation: {mount.propagation} is unknown")
     options = ["rbind", _PROPAGATION[mount.propagation]]

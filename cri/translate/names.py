@@ -19,6 +19,7 @@ _LONGEST_SECONDS = 10**8
 
 
 def new_id() -> str:
+    """64 random hexadecimal digits."""
     return os.urandom(32).hex()
 
 
@@ -27,10 +28,12 @@ def sandbox_name(metadata: Mapping[str, object]) -> str:
 
 
 def container_name(metadata: Mapping[str, object], pod: Mapping[str, object]) -> str:
+    """The name that is unique on this node: container, pod, namespace, uid and attempt."""
     return "_".join(str(part) for part in (metadata["name"], pod["name"], pod["namespace"], pod["uid"], metadata["attempt"]))
 
 
-def required(value: str, field: str) -> str:
+def check_required(value: str, field: str) -> str:
+    """`value`, which must be there and have no control characters; InvalidArgument names `field`."""
     if not value:
         raise InvalidArgument(f"{field} is missing")
     return value
@@ -43,15 +46,16 @@ def seconds(value: int, field: str) -> float:
     return float(min(value, _LONGEST_SECONDS))
 
 
-def budget(field: str, *maps: Mapping[str, str]) -> None:
-    size = sum(len(key) + len(value) for one in maps for key, value in one.items())
+def check_total_size(field: str, *maps: Mapping[str, str]) -> None:
+    """ResourceExhausted when labels and annotations together are larger than MOST_METADATA bytes."""
+    size = sum(len(key) + len(value) for mapping in maps for key, value in mapping.items())
     if size > MOST_METADATA:
         raise ResourceExhausted(
             f"{field}.labels, {field}.annotations: {size} bytes together are over the limit of {MOST_METADATA}"
         )
 
 
-def absolute_path(path: str, field: str, *, room: int = 0) -> str:
+def check_absolute_path(path: str, field: str, *, room: int = 0) -> str:
     """An absolute path without "..", as every path from outside must be; `room`: bytes that are yet to be added."""
     if not path.startswith("/"):
         raise InvalidArgument(f"{field}: {path!r} is not an absolute path")

@@ -37,7 +37,7 @@ def sandbox_spec(request: api.RunPodSandboxRequest, handlers: Collection[str], d
     if request.runtime_handler and request.runtime_handler not in handlers:
         raise NotFound(f"runtime_handler: {request.runtime_handler!r} is not configured")
     metadata = _metadata(config.metadata)
-    names.budget("config", config.labels, config.annotations)
+    names.check_total_size("config", config.labels, config.annotations)
     security = config.linux.security_context
     options = security.namespace_options
     own_network = options.network != api.NODE
@@ -56,11 +56,11 @@ def sandbox_spec(request: api.RunPodSandboxRequest, handlers: Collection[str], d
         labels=dict(config.labels),
         annotations=dict(config.annotations),
         hostname=_hostname(config.hostname),
-        log_directory=names.absolute_path(config.log_directory, "config.log_directory") if config.log_directory else "",
+        log_directory=names.check_absolute_path(config.log_directory, "config.log_directory") if config.log_directory else "",
         dns=_dns(config.dns_config),
         port_mappings=_ports(config.port_mappings),
         handler=request.runtime_handler,
-        cgroup_parent=names.absolute_path(parent, "config.linux.cgroup_parent", room=_CGROUP_ROOM).rstrip("/"),
+        cgroup_parent=names.check_absolute_path(parent, "config.linux.cgroup_parent", room=_CGROUP_ROOM).rstrip("/"),
         own_network=own_network,
         own_ipc=own_ipc,
         pid_mode=_PID_MODES[options.pid],
@@ -102,9 +102,9 @@ def _mappings(wanted: Sequence[api.IDMapping], field: str) -> list[Mapping]:
 
 def _metadata(metadata: api.PodSandboxMetadata) -> dict[str, Any]:
     return {
-        "name": names.required(metadata.name, "config.metadata.name"),
-        "uid": names.required(metadata.uid, "config.metadata.uid"),
-        "namespace": names.required(metadata.namespace, "config.metadata.namespace"),
+        "name": names.check_required(metadata.name, "config.metadata.name"),
+        "uid": names.check_required(metadata.uid, "config.metadata.uid"),
+        "namespace": names.check_required(metadata.namespace, "config.metadata.namespace"),
         "attempt": metadata.attempt,
     }
 

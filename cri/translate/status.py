@@ -11,14 +11,17 @@ from runtime_core.sandbox.records import ContainerRecord, SandboxRecord, Sandbox
 
 
 def sandbox_metadata(record: SandboxRecord) -> api.PodSandboxMetadata:
+    """The pod's name, uid, namespace and attempt."""
     return api.PodSandboxMetadata(**record.spec.metadata)
 
 
 def sandbox_state(record: SandboxRecord) -> api.PodSandboxState:
+    """SANDBOX_READY or SANDBOX_NOTREADY."""
     return api.SANDBOX_READY if record.is_ready else api.SANDBOX_NOTREADY
 
 
 def sandbox_item(record: SandboxRecord) -> api.PodSandbox:
+    """The pod as ListPodSandbox has it."""
     return api.PodSandbox(
         id=record.spec.id,
         metadata=sandbox_metadata(record),
@@ -31,6 +34,7 @@ def sandbox_item(record: SandboxRecord) -> api.PodSandbox:
 
 
 def sandbox_status(record: SandboxRecord) -> api.PodSandboxStatus:
+    """The pod as PodSandboxStatus has it."""
     spec = record.spec
     addresses = record.addresses
     return api.PodSandboxStatus(
@@ -69,6 +73,7 @@ def _user_namespace(spec: SandboxSpec) -> api.UserNamespace | None:
 
 
 def container_item(record: ContainerRecord) -> api.Container:
+    """The container as ListContainers has it."""
     return api.Container(
         id=record.id,
         pod_sandbox_id=record.sandbox_id,
@@ -84,6 +89,7 @@ def container_item(record: ContainerRecord) -> api.Container:
 
 
 def container_status(record: ContainerRecord) -> api.ContainerStatus:
+    """The container as ContainerStatus has it."""
     user = record.process["user"]
     return api.ContainerStatus(
         id=record.id,

@@ -1,4 +1,4 @@
-"""Who the container runs as: CRI's wishes, the image's, and the image's passwd and group files. Pure."""
+"""Which user the container runs as: from the request, the image, and the image's passwd and group files. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def image_identity(user: str) -> tuple[int | None, str]:
     return (uid, "") if uid is not None else (None, name.encode(errors="replace").decode())
 
 
-def resolve(security: api.LinuxContainerSecurityContext, image_user: str, passwd: bytes, group: bytes) -> User:
+def resolve_user(security: api.LinuxContainerSecurityContext, image_user: str, passwd: bytes, group: bytes) -> User:
     """Raises InvalidArgument for an unknown user or an id that cannot be (CVE-2024-40635)."""
     wanted_group = ""
     if security.HasField("run_as_user"):

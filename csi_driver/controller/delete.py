@@ -4,36 +4,37 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from csi_driver import checks, ids
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.records import VolumeRecord
-from csi_driver.releases import release
+from csi_driver.records import ids
+from csi_driver.records.releases import release
+from csi_driver.records.schema import VolumeRecord
+from csi_driver.requests import fields
 from csi_driver.service import Service
 from runtime_core.errors import FailedPrecondition
 from runtime_core.kernel import failpoint
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def delete_volume(service: Service, request: csi.DeleteVolumeRequest, call: Call) -> csi.DeleteVolumeResponse:
     """An id that is not ours is of a volume that is not there. FailedPrecondition while it is used."""
-    volume_id = checks.given(request.volume_id, "volume_id")
-    if not ids.is_volume(volume_id):
+    volume_id = fields.check_required(request.volume_id, "volume_id")
+    if not ids.is_volume_id(volume_id):
         return csi.DeleteVolumeResponse()
     with service.locks.hold(volume_id):
         record = service.records.volumes.find(volume_id)
         if record is not None and not record.ephemeral:
-            if why := in_use(record):
-                raise FailedPrecondition(f"volume_id: {volume_id} {why}")
+            if reason := describe_use(record):
+                raise FailedPrecondition(f"volume_id: {volume_id} {reason}")
             service.records.volumes.put(volume_id, replace(record, phase="deleting"))
             failpoint.hit("csi.delete.marked")
             release(service.ledger, volume_id)
             service.node.forget(volume_id)
             failpoint.hit("csi.delete.released")
-            service.store.soon()
+            service.store.flush_soon()
     return csi.DeleteVolumeResponse()
 
 
-def in_use(record: VolumeRecord) -> str:
+def describe_use(record: VolumeRecord) -> str:
     """By whom; "" when by nobody."""
     if record.targets:
         return f"is published at {', '.join(sorted(record.targets))}"

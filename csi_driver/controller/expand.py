@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from csi_driver import access, checks
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.controller.delete import in_use
-from csi_driver.records import VolumeRecord
+from csi_driver.controller.delete import describe_use
+from csi_driver.records.schema import VolumeRecord
+from csi_driver.requests import fields, volume_capability
 from csi_driver.service import Service
 from runtime_core.errors import FailedPrecondition, InvalidArgument, OutOfRange, TrivetError
 from runtime_core.kernel import failpoint
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def controller_expand_volume(
     service: Service, request: csi.ControllerExpandVolumeRequest, call: Call
 ) -> csi.ControllerExpandVolumeResponse:
-    checks.given(request.volume_id, "volume_id")
+    fields.check_required(request.volume_id, "volume_id")
     if not request.HasField("capacity_range"):
         raise InvalidArgument("capacity_range: is missing")
-    checks.size_range(request.capacity_range.required_bytes, request.capacity_range.limit_bytes)
+    fields.check_size_range(request.capacity_range.required_bytes, request.capacity_range.limit_bytes)
     with service.locks.hold(request.volume_id):
         record = service.volume(request.volume_id)
         if request.HasField("volume_capability"):
-            use = access.use_of(request.volume_capability, service.features)
-            if why := access.mismatch(use, record.access, record.fs_type):
-                raise InvalidArgument(f"volume_capability: {why}")
-        size = _size(service, record, request.capacity_range)
-        if size > record.size and service.features.expansion == "offline" and (why := in_use(record)):
-            raise FailedPrecondition(f"volume_id: {record.id} {why}, and this back end grows volumes only offline")
-        has_to_follow = grow(service, record, size)[1]
-    return csi.ControllerExpandVolumeResponse(capacity_bytes=size, node_expansion_required=has_to_follow)
+            use = volume_capability.parse_capability(request.volume_capability, service.features)
+            if reason := volume_capability.mismatch(use, record.access, record.fs_type):
+                raise InvalidArgument(f"volume_capability: {reason}")
+        size = _target_size(service, record, request.capacity_range)
+        if size > record.size and service.features.expansion == "offline" and (reason := describe_use(record)):
+            raise FailedPrecondition(f"volume_id: {record.id} {reason}, and this back end grows volumes only offline")
+        node_must_expand = grow(service, record, size)[1]
+    return csi.ControllerExpandVolumeResponse(capacity_bytes=size, node_expansion_required=node_must_expand)
 
 
 def grow(service: Service, record: VolumeRecord, size: int) -> tuple[VolumeRecord, bool]:
@@ -43,7 +43,7 @@ def grow(service: Service, record: VolumeRecord, size: int) -> tuple[VolumeRecor
         volumes.update(record.id, lambda present: replace(present, growing_to=size))
         failpoint.hit("csi.expand.recorded")
     try:
-        has_to_follow = service.backend.expand(replace(record, size=size).volume())
+        node_must_expand = service.backend.expand(replace(record, size=size).volume())
     except (TrivetError, OSError):
         volumes.update(record.id, lambda present: replace(present, growing_to=0))
         raise
@@ -51,10 +51,10 @@ def grow(service: Service, record: VolumeRecord, size: int) -> tuple[VolumeRecor
     if size > record.size:
         record = volumes.update(record.id, lambda present: replace(present, size=size, growing_to=0))
         service.store.flush()
-    return record, has_to_follow
+    return record, node_must_expand
 
 
-def _size(service: Service, record: VolumeRecord, wanted: csi.CapacityRange) -> int:
+def _target_size(service: Service, record: VolumeRecord, wanted: csi.CapacityRange) -> int:
     """The volume's own size when it is large enough already."""
     if wanted.limit_bytes and record.size > wanted.limit_bytes:
         raise OutOfRange(f"capacity_range.limit_bytes: the volume has {record.size} bytes and does not shrink")

@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from csi_driver import checks
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.records import VolumeRecord
+from csi_driver.records.schema import VolumeRecord
+from csi_driver.requests import fields
 from csi_driver.service import Service
 from runtime_core.errors import TrivetError
 from runtime_core.kernel import failpoint
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def controller_modify_volume(
     service: Service, request: csi.ControllerModifyVolumeRequest, call: Call
 ) -> csi.ControllerModifyVolumeResponse:
     """Keys that are not named keep their values, hence all where none is; nothing changes when one of them is wrong."""
-    checks.given(request.volume_id, "volume_id")
+    fields.check_required(request.volume_id, "volume_id")
     with service.locks.hold(request.volume_id):
         record = service.volume(request.volume_id)
         known = service.features.mutable_parameters
-        changes = checks.parameters(request.mutable_parameters, known, "mutable_parameters")
+        changes = fields.check_parameters(request.mutable_parameters, known, "mutable_parameters")
         if changes:
-            change(service, record, changes)
+            apply_changes(service, record, changes)
     return csi.ControllerModifyVolumeResponse()
 
 
-def change(service: Service, record: VolumeRecord, changes: Mapping[str, str]) -> None:
-    """Tell the back end; a retry, or recovery, tells it again."""
+def apply_changes(service: Service, record: VolumeRecord, changes: Mapping[str, str]) -> None:
+    """Pass the changes to the back end; a retry, or the recovery, does so again."""
     volumes = service.records.volumes
     changed = {**record.mutable_parameters, **changes}
     volume = replace(record, mutable_parameters=changed).volume()

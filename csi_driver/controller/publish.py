@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from csi_driver import access, checks
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.records import VolumeRecord
+from csi_driver.records.schema import VolumeRecord
+from csi_driver.requests import fields, volume_capability
 from csi_driver.service import Service
 from runtime_core.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def controller_publish_volume(
     service: Service, request: csi.ControllerPublishVolumeRequest, call: Call
 ) -> csi.ControllerPublishVolumeResponse:
-    checks.given(request.volume_id, "volume_id")
-    checks.given(request.node_id, "node_id")
+    fields.check_required(request.volume_id, "volume_id")
+    fields.check_required(request.node_id, "node_id")
     if not request.HasField("volume_capability"):
         raise InvalidArgument("volume_capability: is missing")
-    read_only = request.readonly or access.is_read_only(request.volume_capability)
+    read_only = request.readonly or volume_capability.is_read_only(request.volume_capability)
     with service.locks.hold(request.volume_id):
         record = service.volume(request.volume_id)
         if request.node_id != service.node_id:
             raise NotFound(f"node_id: there is no node {request.node_id[:128]!r}: the volume is on {service.node_id!r} only")
-        use = access.use_of(request.volume_capability, service.features)
-        if why := access.mismatch(use, record.access, record.fs_type):
-            raise InvalidArgument(f"volume_capability: {why}")
+        use = volume_capability.parse_capability(request.volume_capability, service.features)
+        if reason := volume_capability.mismatch(use, record.access, record.fs_type):
+            raise InvalidArgument(f"volume_capability: {reason}")
         _attach(service, record, read_only)
     return csi.ControllerPublishVolumeResponse()
 
@@ -35,7 +35,7 @@ def controller_unpublish_volume(
     service: Service, request: csi.ControllerUnpublishVolumeRequest, call: Call
 ) -> csi.ControllerUnpublishVolumeResponse:
     """A volume or a node that is not there is not published."""
-    volume_id = checks.given(request.volume_id, "volume_id")
+    volume_id = fields.check_required(request.volume_id, "volume_id")
     with service.locks.hold(volume_id):
         record = service.records.volumes.find(volume_id)
         if record is not None and record.attached:

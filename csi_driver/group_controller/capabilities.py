@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.service import Service
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 _RPC = csi.GroupControllerServiceCapability.RPC
 

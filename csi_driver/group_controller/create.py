@@ -1,4 +1,4 @@
-"""CreateVolumeGroupSnapshot: snapshots of all these volumes, one cut."""
+"""CreateVolumeGroupSnapshot: snapshots of several volumes at one instant."""
 
 from __future__ import annotations
 
@@ -6,47 +6,48 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 
-from csi_driver import checks, ids
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.controller import answers
-from csi_driver.controller.snapshot import making
-from csi_driver.records import GroupRecord, SnapshotRecord, VolumeRecord
-from csi_driver.releases import release
+from csi_driver.controller import responses
+from csi_driver.controller.snapshot import new_snapshot_record
+from csi_driver.records import ids
+from csi_driver.records.releases import release
+from csi_driver.records.schema import GroupRecord, SnapshotRecord, VolumeRecord
+from csi_driver.requests import fields
 from csi_driver.service import Service
 from runtime_core.errors import AlreadyExists, InvalidArgument
 from runtime_core.kernel import failpoint
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def create_volume_group_snapshot(
     service: Service, request: csi.CreateVolumeGroupSnapshotRequest, call: Call
 ) -> csi.CreateVolumeGroupSnapshotResponse:
     """A retry gets the same one."""
-    name = checks.name(request.name)
-    checks.parameters(request.parameters, frozenset(), "parameters")
+    name = fields.check_name(request.name)
+    fields.check_parameters(request.parameters, frozenset(), "parameters")
     wanted = _volume_ids(request)
     with service.locks.hold(f"group named {name}"):
-        group = _found(service, name, wanted)
+        group = _find_existing(service, name, wanted)
         if group is None:
             with service.locks.hold(*wanted):
-                volumes = [service.volume(one, f"source_volume_ids[{n}]") for n, one in enumerate(wanted)]
+                volumes = [service.volume(volume_id, f"source_volume_ids[{n}]") for n, volume_id in enumerate(wanted)]
                 group = _create(service, name, volumes)
     members = [service.snapshot(member) for member in group.snapshot_ids]
-    return csi.CreateVolumeGroupSnapshotResponse(group_snapshot=answers.group(group, members, service.topology()))
+    return csi.CreateVolumeGroupSnapshotResponse(group_snapshot=responses.group_message(group, members, service.topology()))
 
 
 def _volume_ids(request: csi.CreateVolumeGroupSnapshotRequest) -> list[str]:
     wanted = list(request.source_volume_ids)
     if not wanted:
         raise InvalidArgument("source_volume_ids: is missing")
-    for number, one in enumerate(wanted):
-        checks.given(one, f"source_volume_ids[{number}]")
-        if one in wanted[:number]:
-            raise InvalidArgument(f"source_volume_ids[{number}]: {one[:128]!r} is there twice")
+    for number, volume_id in enumerate(wanted):
+        fields.check_required(volume_id, f"source_volume_ids[{number}]")
+        if volume_id in wanted[:number]:
+            raise InvalidArgument(f"source_volume_ids[{number}]: {volume_id[:128]!r} is there twice")
     return wanted
 
 
-def _found(service: Service, name: str, wanted: list[str]) -> GroupRecord | None:
+def _find_existing(service: Service, name: str, wanted: list[str]) -> GroupRecord | None:
     for group in service.records.groups.all():
         if group.name != name:
             continue
@@ -61,29 +62,29 @@ def _found(service: Service, name: str, wanted: list[str]) -> GroupRecord | None
 
 
 def _create(service: Service, name: str, volumes: list[VolumeRecord]) -> GroupRecord:
-    group_id = ids.new_group()
-    members = [making(volume, name, group_id) for volume in volumes]
+    group_id = ids.new_group_id()
+    members = [new_snapshot_record(volume, name, group_id) for volume in volumes]
     group = GroupRecord(id=group_id, name=name, snapshot_ids=tuple(member.id for member in members))
     with service.locks.hold(group_id, *group.snapshot_ids), ExitStack() as undo:
-        things = [("group", group_id), *(("snapshot", member.id) for member in members)]
-        service.ledger.guard(undo, group_id, *things)
+        acquired = [("group", group_id), *(("snapshot", member.id) for member in members)]
+        service.ledger.guard(undo, group_id, *acquired)
         service.records.groups.put(group_id, group)
         failpoint.hit("csi.group.recorded")
-        cut = time.time_ns()
+        created = time.time_ns()
         service.backend.snapshot([(member.id, volume.volume()) for member, volume in zip(members, volumes, strict=True)])
         failpoint.hit("csi.group.made")
-        group = _ready(service, group, members, cut)
+        group = _mark_ready(service, group, members, created)
         undo.pop_all()
     failpoint.hit("csi.group.ready")
     service.store.flush()
     return group
 
 
-def _ready(service: Service, group: GroupRecord, members: list[SnapshotRecord], cut: int) -> GroupRecord:
+def _mark_ready(service: Service, group: GroupRecord, members: list[SnapshotRecord], created: int) -> GroupRecord:
     """The group last: it alone says that all are there."""
     for member in members:
-        service.records.snapshots.put(member.id, replace(member, phase="ready", created=cut))
+        service.records.snapshots.put(member.id, replace(member, phase="ready", created=created))
     failpoint.hit("csi.group.members")
-    group = replace(group, phase="ready", created=cut)
+    group = replace(group, phase="ready", created=created)
     service.records.groups.put(group.id, group)
     return group

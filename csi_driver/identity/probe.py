@@ -7,7 +7,7 @@ from google.protobuf.wrappers_pb2 import BoolValue
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.service import Service
 from runtime_core.errors import FailedPrecondition, TrivetError
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 
 def probe(service: Service, request: csi.ProbeRequest, call: Call) -> csi.ProbeResponse:
@@ -17,6 +17,7 @@ def probe(service: Service, request: csi.ProbeRequest, call: Call) -> csi.ProbeR
 
 
 def check(service: Service) -> None:
+    """FailedPrecondition when the back end's file system does not answer."""
     try:
         service.backend.capacity()
     except (TrivetError, OSError) as error:

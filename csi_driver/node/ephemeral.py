@@ -6,16 +6,16 @@ import re
 import time
 from dataclasses import replace
 
-from csi_driver import access, checks, file_system
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.node import find, group, place, release, show
-from csi_driver.records import Target, VolumeRecord
+from csi_driver.node import group_ownership, lookup, mount_point, release, target_mount
+from csi_driver.records.schema import Target, VolumeRecord
+from csi_driver.requests import default_file_system, fields, volume_capability
 from csi_driver.service import Service
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from runtime_core.kernel import failpoint
 from runtime_core.store.ledger import Entry
 
-_ASKED = "csi.storage.k8s.io/ephemeral"
+_REQUESTED = "csi.storage.k8s.io/ephemeral"
 _SIZE = "size"
 _DEFAULT_SIZE = 1 << 30
 #: Kubernetes' quantities, whole numbers of them
@@ -29,18 +29,18 @@ _FACTORS: dict[str, int] = {
 _KUBELET_ID = re.compile(r"csi-[0-9a-f]{64}")
 
 
-def is_asked(request: csi.NodePublishVolumeRequest) -> bool:
-    return request.volume_context.get(_ASKED) == "true"
+def is_requested(request: csi.NodePublishVolumeRequest) -> bool:
+    return request.volume_context.get(_REQUESTED) == "true"
 
 
-def is_gone(service: Service, volume_id: str) -> bool:
+def was_deleted(service: Service, volume_id: str) -> bool:
     """Whether it is the id of an inline volume that is no more, and not that of a volume that never was."""
-    return bool(_KUBELET_ID.fullmatch(volume_id)) and service.records.volumes.find(find.ephemeral_id(volume_id)) is None
+    return bool(_KUBELET_ID.fullmatch(volume_id)) and service.records.volumes.find(lookup.ephemeral_id(volume_id)) is None
 
 
 def finish(service: Service, volume_id: str) -> None:
     """Delete what an error left half-made or half-deleted."""
-    record = service.records.volumes.find(find.ephemeral_id(volume_id))
+    record = service.records.volumes.find(lookup.ephemeral_id(volume_id))
     if record is None or record.phase == "ready":
         return
     with service.locks.hold(record.id):
@@ -48,7 +48,7 @@ def finish(service: Service, volume_id: str) -> None:
 
 
 def publish(service: Service, request: csi.NodePublishVolumeRequest, target: Target) -> None:
-    path = place.checked(service.settings.kubelet_dir, request.target_path, "target_path")
+    path = mount_point.check_path(service.settings.kubelet_dir, request.target_path, "target_path")
     asked = _record(service, request)
     with service.locks.hold(asked.id):
         present = service.records.volumes.find(asked.id)
@@ -56,34 +56,34 @@ def publish(service: Service, request: csi.NodePublishVolumeRequest, target: Tar
             delete(service, asked.id)
             present = None
         if present is None:
-            show.check_free(service, "mount", path)
-            with release.acquiring(service, asked.id, release.EPHEMERAL, asked.id):
-                _make(service, asked)
-                _show(service, replace(asked, phase="ready"), path, target)
+            target_mount.check_free(service, "mount", path)
+            with release.acquire(service, asked.id, release.EPHEMERAL, asked.id):
+                _create(service, asked)
+                _mount_target(service, replace(asked, phase="ready"), path, target)
             service.store.flush()  # what is written from here on is found again after a power cut
             return
         named = request.volume_capability.mount.fs_type
         if (present.size, present.parameters) != (asked.size, asked.parameters) or named not in ("", present.fs_type):
             raise AlreadyExists("volume_id: the volume is there with other attributes")
-        if not show.is_repeated(service, present, path, target):
+        if not target_mount.is_published(service, present, path, target):
             if path not in present.targets:
                 raise FailedPrecondition("target_path: a volume of a pod's own has one target, and is published at another")
-            _show(service, present, path, target)
+            _mount_target(service, present, path, target)
 
 
 def _record(service: Service, request: csi.NodePublishVolumeRequest) -> VolumeRecord:
     """The volume that the request describes."""
-    name = checks.name(request.volume_id, "volume_id")
+    name = fields.check_name(request.volume_id, "volume_id")
     features = service.features
-    use = access.use_of(request.volume_capability, features)
+    use = volume_capability.parse_capability(request.volume_capability, features)
     if use.access == "block":
         raise InvalidArgument("volume_capability.block: a volume of a pod's own has a file system")
-    given = checks.parameters(request.volume_context, features.parameters | {_SIZE}, "volume_context")
+    given = fields.check_parameters(request.volume_context, features.parameters | {_SIZE}, "volume_context")
     required = _size(given.pop(_SIZE, ""))
-    fs_type = use.fs_type or file_system.unnamed(service.backend, required, 0)
+    fs_type = use.fs_type or default_file_system.default_file_system(service.backend, required, 0)
     size = service.backend.round_size(required, 0, fs_type)
     return VolumeRecord(
-        id=find.ephemeral_id(name), name=name, size=size, access="mount", fs_type=fs_type,
+        id=lookup.ephemeral_id(name), name=name, size=size, access="mount", fs_type=fs_type,
         parameters=given, created=time.time_ns(), ephemeral=True,
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ def _size(text: str) -> int:
     return int(match[1]) * _FACTORS[match[2]]
 
 
-def _make(service: Service, record: VolumeRecord) -> None:
+def _create(service: Service, record: VolumeRecord) -> None:
     service.backend.check(record.volume())
     service.records.volumes.put(record.id, record)
     failpoint.hit("csi.ephemeral.recorded")
@@ -105,12 +105,12 @@ def _make(service: Service, record: VolumeRecord) -> None:
     failpoint.hit("csi.ephemeral.created")
 
 
-def _show(service: Service, record: VolumeRecord, path: str, target: Target) -> None:
-    with release.acquiring(service, record.id, release.TARGET, path):
+def _mount_target(service: Service, record: VolumeRecord, path: str, target: Target) -> None:
+    with release.acquire(service, record.id, release.TARGET, path):
         tree = service.backend.mount(record.volume(), target.flags, read_only=target.read_only)
         if target.mount_group and not target.read_only:
-            group.apply(tree, target.mount_group)
-        show.attach(service, "mount", path, tree)
+            group_ownership.apply_group(tree, target.mount_group)
+        target_mount.attach(service, "mount", path, tree)
         failpoint.hit("csi.ephemeral.mounted")
         service.records.volumes.put(record.id, replace(record, targets={path: target}))
         failpoint.hit("csi.ephemeral.done")

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 
-from csi_driver import problems
+from csi_driver import volume_health
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.node import find, mount_table
-from csi_driver.records import VolumeRecord
+from csi_driver.node import lookup, mount_table
+from csi_driver.records.schema import VolumeRecord
 from csi_driver.service import Service
 from runtime_core.errors import DeadlineExceeded, TrivetError, from_oserror
 from runtime_core.interfaces.volume import Problem
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 _Health = csi.NodeGetStorageHealthResponse.StorageBackendHealth
 
 
 def get_volume_health(service: Service, request: csi.NodeGetVolumeHealthRequest, _call: Call) -> csi.NodeGetVolumeHealthResponse:
-    record = find.volume(service, request.volume_id)
-    return csi.NodeGetVolumeHealthResponse(volume_health=problems.health(request.volume_id, look(service, record)))
+    record = lookup.find_volume(service, request.volume_id)
+    return csi.NodeGetVolumeHealthResponse(
+        volume_health=volume_health.volume_health(request.volume_id, inspect_volume(service, record))
+    )
 
 
-def look(service: Service, record: VolumeRecord) -> list[Problem]:
+def inspect_volume(service: Service, record: VolumeRecord) -> list[Problem]:
     """What is wrong with the volume now; remembered. Does not wait for a file system that hangs."""
     before = service.node.changes(record.id)
     record = service.records.volumes.get(record.id)
@@ -31,18 +33,18 @@ def look(service: Service, record: VolumeRecord) -> list[Problem]:
         found = [Problem("NotResponding", str(error))]
     if before == -1 or service.node.changes(record.id) != before:
         return list(service.node.problems(record.id))  # it was seen half-mounted
-    if service.node.saw(record.id, found):
+    if service.node.update_problems(record.id, found):
         for problem in found:
             service.log.warning("problem", volume=record.id, reason=problem.reason, message=problem.message)
     return found
 
 
 def _problems(service: Service, record: VolumeRecord) -> list[Problem]:
-    where = service.node.devices.get(record.id, "") if record.access == "block" else find.mounted_at(record)
+    where = service.node.devices.get(record.id, "") if record.access == "block" else lookup.mounted_path(record)
     found = list(service.backend.problems(record.volume(), where))
     places = [*record.targets, *([record.staging.path] if record.staging and record.access == "mount" else [])]
     # By the table alone: who opens a mount makes it busy for who wants to unmount it.
-    mounted = mount_table.below(service.settings.kubelet_dir) if places else {}
+    mounted = mount_table.mounts_below(service.settings.kubelet_dir) if places else {}
     gone = [path for path in places if path not in mounted]
     if gone and not any(problem.reason == "NotMounted" for problem in found):
         found.append(Problem("NotMounted", f"the volume is no longer mounted at {gone[0]}"))

@@ -23,16 +23,16 @@ class Mount:
     source: str
 
 
-def below(kubelet_dir: Path) -> dict[str, Mount]:
+def mounts_below(kubelet_dir: Path) -> dict[str, Mount]:
     """Path, as the kubelet says it, → the topmost mount there."""
     with open(_PATH, "rb") as file:
-        return parsed(file.read(), str(kubelet_dir), os.path.realpath(kubelet_dir))
+        return parse_mountinfo(file.read(), str(kubelet_dir), os.path.realpath(kubelet_dir))
 
 
-def parsed(mountinfo: bytes, directory: str, real: str) -> dict[str, Mount]:
+def parse_mountinfo(mountinfo: bytes, directory: str, real: str) -> dict[str, Mount]:
     """`real`: what the kernel calls `directory`."""
     found = {}
-    for point, line in zip(mounts.points(mountinfo), mountinfo.splitlines(), strict=True):
+    for point, line in zip(mounts.mount_points(mountinfo), mountinfo.splitlines(), strict=True):
         if point.startswith(real.rstrip("/") + "/"):
             before, _, after = line.decode(errors="surrogateescape").partition(" - ")
             fields, (fs_type, source) = before.split(" "), after.split(" ")[:2]
@@ -41,7 +41,7 @@ def parsed(mountinfo: bytes, directory: str, real: str) -> dict[str, Mount]:
     return found
 
 
-def is_of(mount: Mount, root: Path, volumes: Collection[str]) -> bool:
+def is_driver_mount(mount: Mount, root: Path, volumes: Collection[str]) -> bool:
     """Whether the file system is in an image below `root`, which is ours alone, or of one of our `volumes`.
 
     The kernel tells the image's path as the mount namespace had it in which it was opened: that of a container

@@ -1,4 +1,4 @@
-"""After a start: what is mounted and attached is what the records say, and what a crash left half-done is undone.
+"""Recovery of the node's mounts and devices: they are made to match the records, and unfinished work is undone.
 
 The kubelet repeats its calls, after a crash of ours and after a reboot: a record of what is
 no longer there must not keep it from succeeding.
@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from csi_driver.node import mount_table, place, release, stage, unstage
+from csi_driver.node import mount_point, mount_table, release, stage, unstage
 from csi_driver.node.mount_table import Mount
-from csi_driver.node.thaw import thaw
-from csi_driver.records import VolumeRecord
+from csi_driver.node.unfreeze import unfreeze
+from csi_driver.records.schema import VolumeRecord
 from csi_driver.service import Service
 from runtime_core.errors import InvalidArgument, NotFound, TrivetError, from_oserror
 from runtime_core.store.ledger import Entry
@@ -23,24 +23,24 @@ def recover_node(service: Service) -> None:
     """Before the first call. What fails for one volume is logged, and does not hold the others."""
     for entry in reversed([entry for entry in service.ledger.held() if entry.kind in release.KINDS]):
         if not _is_recorded(service, entry):
-            _try(service, entry.owner, _give_back, entry)
-    mounted = mount_table.below(service.settings.kubelet_dir)
+            _log_errors(service, entry.owner, _release, entry)
+    mounted = mount_table.mounts_below(service.settings.kubelet_dir)
     for record in service.records.volumes.all():
-        _try(service, record.id, _reconcile, record, mounted)
+        _log_errors(service, record.id, _reconcile, record, mounted)
     records = service.records.volumes.all()
     for path in _unknown_mounts(service, records, mounted):
-        _try(service, path, release.unmount_last, path, "path")
+        _log_errors(service, path, release.unmount_last, path, "path")
     for record in records:
         if record.staging is None and not record.targets:
-            _try(service, record.id, _detach, record)
+            _log_errors(service, record.id, _detach, record)
 
 
-def _try(service: Service, about: str, work: Callable[..., None], *arguments: Any) -> None:
+def _log_errors(service: Service, subject: str, function: Callable[..., None], *arguments: Any) -> None:
     try:
-        work(service, *arguments)
+        function(service, *arguments)
     except (TrivetError, OSError) as error:
         said = error if isinstance(error, TrivetError) else from_oserror(error, "recovery")
-        service.log.error("recovery", of=about, error=str(said))
+        service.log.error("recovery", of=subject, error=str(said))
 
 
 def _unknown_mounts(service: Service, records: list[VolumeRecord], mounted: dict[str, Mount]) -> list[str]:
@@ -48,7 +48,7 @@ def _unknown_mounts(service: Service, records: list[VolumeRecord], mounted: dict
     known = {path for record in records for path in _paths(record)}
     volumes = service.backend.volumes()
     unknown = [path for path in reversed(mounted) if path not in known]
-    return [path for path in unknown if mount_table.is_of(mounted[path], service.settings.root, volumes)]
+    return [path for path in unknown if mount_table.is_driver_mount(mounted[path], service.settings.root, volumes)]
 
 
 def _detach(service: Service, record: VolumeRecord) -> None:
@@ -64,7 +64,7 @@ def _is_recorded(service: Service, entry: Entry) -> bool:
     return entry.kind == release.EPHEMERAL or entry.reference in record.targets
 
 
-def _give_back(service: Service, entry: Entry) -> None:
+def _release(service: Service, entry: Entry) -> None:
     service.log.warning("recovery", of=entry.owner, what=f"{entry.kind} {entry.reference} was not finished and is undone")
     release.release(service, entry)
     service.ledger.forget([entry])
@@ -80,16 +80,16 @@ def _reconcile(service: Service, record: VolumeRecord, mounted: dict[str, Mount]
     if record.ephemeral:
         _reconcile_ephemeral(service, record)
         return
-    record = unstage.without_vanished_targets(service, record)
+    record = unstage.drop_vanished_targets(service, record)
     if record.staging is None:
         return
     if record.access == "block":
-        stage.make_usable(service, record, record.staging)
+        stage.mount_staging(service, record, record.staging)
         return
     if record.staging.path not in mounted:
         _reset_staging(service, record)
     else:
-        _thaw(service, record.staging.path)
+        _unfreeze(service, record.staging.path)
 
 
 def _reconcile_ephemeral(service: Service, record: VolumeRecord) -> None:
@@ -104,7 +104,7 @@ def _reconcile_ephemeral(service: Service, record: VolumeRecord) -> None:
 
 def _has_directory(service: Service, path: str) -> bool:
     try:
-        with place.opened(service.settings.kubelet_dir, path, "path"):
+        with mount_point.open_mount_point(service.settings.kubelet_dir, path, "path"):
             return True
     except (NotFound, InvalidArgument):
         return False
@@ -119,8 +119,8 @@ def _reset_staging(service: Service, record: VolumeRecord) -> None:
     service.ledger.forget([entry])
 
 
-def _thaw(service: Service, path: str) -> None:
-    """Who froze it for a snapshot is dead."""
-    with place.opened(service.settings.kubelet_dir, path, "path") as there:
-        if thaw(service, there):
+def _unfreeze(service: Service, path: str) -> None:
+    """Unfreeze what a driver that was killed left frozen."""
+    with mount_point.open_mount_point(service.settings.kubelet_dir, path, "path") as point:
+        if unfreeze(service, point):
             service.log.warning("recovery", of=path, what="was frozen")

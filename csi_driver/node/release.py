@@ -1,12 +1,12 @@
-"""How what a node call took is given back, and the row in the ledger that stands for it."""
+"""Acquires and releases what a node call needs, with its row in the ledger."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from csi_driver.node import place
-from csi_driver.node.thaw import thaw
+from csi_driver.node import mount_point
+from csi_driver.node.unfreeze import unfreeze
 from csi_driver.service import Service
 from runtime_core.errors import FailedPrecondition, NotFound, TrivetError
 from runtime_core.kernel import failpoint
@@ -17,8 +17,8 @@ KINDS = (STAGING, TARGET, EPHEMERAL)
 
 
 @contextmanager
-def acquiring(service: Service, owner: str, kind: str, reference: str) -> Iterator[None]:
-    """The ledger knows of it before it is there. When the block fails it is given back."""
+def acquire(service: Service, owner: str, kind: str, reference: str) -> Iterator[None]:
+    """Write the row of the ledger first; when the block fails, release the thing and delete the row."""
     entry = Entry(owner, kind, reference)
     service.ledger.acquire(owner, (kind, reference))
     with ExitStack() as undo:
@@ -37,7 +37,7 @@ def _undo(service: Service, entry: Entry) -> None:
 
 
 def release(service: Service, entry: Entry) -> None:
-    """Give it back. Idempotent."""
+    """Release what the row names. Idempotent."""
     if entry.kind == EPHEMERAL:
         service.backend.detach(entry.owner)
         service.backend.delete(entry.owner)
@@ -54,32 +54,32 @@ def release(service: Service, entry: Entry) -> None:
 
 
 def unmount_last(service: Service, path: str, field: str) -> None:
-    """Take the last mount of a file system away from the directory `path`, in all mount namespaces. Idempotent."""
+    """Unmount the last mount of a file system from `path`, in all mount namespaces. Idempotent."""
     try:
-        with place.opened(service.settings.kubelet_dir, path, field) as there:
-            if place.is_mounted(there):
-                thaw(service, there)
-            place.unmount(there)
+        with mount_point.open_mount_point(service.settings.kubelet_dir, path, field) as point:
+            if mount_point.is_mounted(point):
+                unfreeze(service, point)
+            mount_point.unmount(point)
             failpoint.hit("csi.release.unmounted")
-            place.drop_copies(there)
+            mount_point.unmount_copies(point)
     except NotFound:
         return  # the kubelet's directory around it is gone, and so is what was in it
 
 
 def unmount_target(service: Service, path: str, field: str) -> None:
-    """Take a mount away, and what was made for it. Idempotent; FailedPrecondition when what was made holds something now."""
+    """Unmount, and remove the mount point, FailedPrecondition when it is not empty. Idempotent."""
     try:
-        with place.opened(service.settings.kubelet_dir, path, field) as there:
-            place.unmount(there)
+        with mount_point.open_mount_point(service.settings.kubelet_dir, path, field) as point:
+            mount_point.unmount(point)
             failpoint.hit("csi.release.target-unmounted")
-            place.remove(there)
+            mount_point.remove(point)
     except NotFound:
         return
 
 
 def is_mounted(service: Service, path: str) -> bool:
     try:
-        with place.opened(service.settings.kubelet_dir, path, "path") as there:
-            return place.is_mounted(there)
+        with mount_point.open_mount_point(service.settings.kubelet_dir, path, "path") as point:
+            return mount_point.is_mounted(point)
     except NotFound:
         return False

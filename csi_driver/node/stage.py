@@ -1,18 +1,18 @@
-"""NodeStageVolume: the volume is made usable on this node, once for all its pods."""
+"""NodeStageVolume: mounts the volume on this node, once for all its pods."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
 
-from csi_driver import access
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.node import find, flags, group, place, release
-from csi_driver.records import Staging, VolumeRecord
+from csi_driver.node import group_ownership, lookup, mount_flags, mount_point, release
+from csi_driver.records.schema import Staging, VolumeRecord
+from csi_driver.requests import volume_capability
 from csi_driver.service import Service
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.kernel import failpoint
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 _PATH = "staging_target_path"
 
@@ -21,40 +21,46 @@ def stage_volume(service: Service, request: csi.NodeStageVolumeRequest, _call: C
     for field in ("volume_id", _PATH):
         if not getattr(request, field):
             raise InvalidArgument(f"{field}: is missing")
-    capability = checked_capability(service, request)
-    volume_id = find.volume(service, request.volume_id).id
+    capability = check_capability(service, request)
+    volume_id = lookup.find_volume(service, request.volume_id).id
     with service.locks.hold(volume_id):
-        record = find.volume(service, request.volume_id)
+        record = lookup.find_volume(service, request.volume_id)
         if record.ephemeral:
             raise FailedPrecondition("volume_id: a volume of a pod's own is not staged")
         check_use(service, record, capability)
-        find.check_attached(service, record)
-        path = place.checked(service.settings.kubelet_dir, request.staging_target_path, _PATH)
-        _stage(service, record, _wanted(service, record, path, capability))
+        lookup.check_attached(service, record)
+        path = mount_point.check_path(service.settings.kubelet_dir, request.staging_target_path, _PATH)
+        _stage(service, record, _requested_staging(service, record, path, capability))
     return csi.NodeStageVolumeResponse()
 
 
-def checked_capability(
+def check_capability(
     service: Service, request: csi.NodeStageVolumeRequest | csi.NodePublishVolumeRequest
 ) -> csi.VolumeCapability:
     """The request's capability, when the back end can serve it."""
     if not request.HasField("volume_capability"):
         raise InvalidArgument("volume_capability: is missing")
-    access.use_of(request.volume_capability, service.features)
+    volume_capability.parse_capability(request.volume_capability, service.features)
     return request.volume_capability
 
 
 def check_use(service: Service, record: VolumeRecord, capability: csi.VolumeCapability) -> None:
     """FailedPrecondition when the volume is of another kind."""
-    why = access.mismatch(access.use_of(capability, service.features), record.access, record.fs_type)
-    if why:
-        raise FailedPrecondition(f"volume_capability: {why}")
+    reason = volume_capability.mismatch(
+        volume_capability.parse_capability(capability, service.features), record.access, record.fs_type
+    )
+    if reason:
+        raise FailedPrecondition(f"volume_capability: {reason}")
 
 
-def _wanted(service: Service, record: VolumeRecord, path: str, capability: csi.VolumeCapability) -> Staging:
-    given = flags.checked(capability.mount.mount_flags, "volume_capability.mount.mount_flags")
-    read_only = access.is_read_only(capability) or flags.is_read_only(given) or find.is_attached_read_only(service, record)
-    mount_group = group.checked(capability.mount.volume_mount_group, "volume_capability.mount.volume_mount_group")
+def _requested_staging(service: Service, record: VolumeRecord, path: str, capability: csi.VolumeCapability) -> Staging:
+    given = mount_flags.parse_flags(capability.mount.mount_flags, "volume_capability.mount.mount_flags")
+    read_only = (
+        volume_capability.is_read_only(capability)
+        or mount_flags.is_read_only(given)
+        or lookup.is_attached_read_only(service, record)
+    )
+    mount_group = group_ownership.parse_group(capability.mount.volume_mount_group, "volume_capability.mount.volume_mount_group")
     return Staging(path=path, flags=given, read_only=read_only, mount_group=mount_group)
 
 
@@ -65,39 +71,39 @@ def _stage(service: Service, record: VolumeRecord, wanted: Staging) -> None:
     # Pods of two groups share a volume: a target's group counts, and is seen to when it is published.
     if present and present != replace(wanted, mount_group=present.mount_group):
         raise AlreadyExists(f"{_PATH}: the volume is staged there with another volume_capability")
-    if present and is_there(service, record):
+    if present and is_staged(service, record):
         return
     _check_free(service, wanted.path)
     with service.node.changing(record.id):
         if present:
-            make_usable(service, record, present)
+            mount_staging(service, record, present)
             return
-        with release.acquiring(service, record.id, release.STAGING, wanted.path):
+        with release.acquire(service, record.id, release.STAGING, wanted.path):
             failpoint.hit("csi.stage.recorded")
-            make_usable(service, record, wanted)
+            mount_staging(service, record, wanted)
             failpoint.hit("csi.stage.mounted")
             service.records.volumes.update(record.id, lambda now: replace(now, staging=wanted))
             failpoint.hit("csi.stage.done")
 
 
 def _check_free(service: Service, path: str) -> None:
-    """Before anything is acquired: what is given back afterwards must not be somebody else's."""
+    """Check before anything is acquired, so that a rollback never removes what was there before."""
     try:
-        with place.opened(service.settings.kubelet_dir, path, _PATH) as there:
-            os.close(place.open_there(there, os.O_PATH | os.O_DIRECTORY))
-            place.check_free(there, "mount")
+        with mount_point.open_mount_point(service.settings.kubelet_dir, path, _PATH) as point:
+            os.close(mount_point.open_mounted(point, os.O_PATH | os.O_DIRECTORY))
+            mount_point.check_free(point, "mount")
     except NotFound as error:
         raise FailedPrecondition(f"{_PATH}: the directory is missing") from error
 
 
-def is_there(service: Service, record: VolumeRecord) -> bool:
-    """Whether what the record says of staging is so: a reboot, or somebody's umount, takes it away."""
+def is_staged(service: Service, record: VolumeRecord) -> bool:
+    """Whether the volume is still staged as its record says: a reboot or an umount may have undone it."""
     if record.access == "block":
         return False  # `device` attaches it where it is not, and says which one it is where it is
     return record.staging is not None and release.is_mounted(service, record.staging.path)
 
 
-def make_usable(service: Service, record: VolumeRecord, staging: Staging) -> None:
+def mount_staging(service: Service, record: VolumeRecord, staging: Staging) -> None:
     """Mount the file system at the staging path, or attach the device."""
     if record.access == "block":
         service.node.devices[record.id] = service.backend.device(record.volume(), read_only=staging.read_only)
@@ -106,8 +112,8 @@ def make_usable(service: Service, record: VolumeRecord, staging: Staging) -> Non
     try:
         failpoint.hit("csi.stage.made")
         if staging.mount_group and not staging.read_only:
-            group.apply(tree, staging.mount_group)
-        with place.opened(service.settings.kubelet_dir, staging.path, _PATH) as there:
-            place.attach(there, tree)
+            group_ownership.apply_group(tree, staging.mount_group)
+        with mount_point.open_mount_point(service.settings.kubelet_dir, staging.path, _PATH) as point:
+            mount_point.attach(point, tree)
     finally:
         os.close(tree)

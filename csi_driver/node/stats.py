@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from csi_driver import problems
+from csi_driver import volume_health
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.node import find, health, place
-from csi_driver.records import VolumeRecord
+from csi_driver.node import health, lookup, mount_point
+from csi_driver.records.schema import VolumeRecord
 from csi_driver.service import Service
 from runtime_core.errors import InvalidArgument, NotFound
 from runtime_core.interfaces.volume import Usage
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 #: problems with which the file system at the path is not the volume's, or does not answer
 _UNREADABLE = ("NotMounted", "DeviceGone", "ImageMissing", "NotResponding")
@@ -19,18 +19,18 @@ def get_volume_stats(service: Service, request: csi.NodeGetVolumeStatsRequest, _
     for field in ("volume_id", "volume_path"):
         if not getattr(request, field):
             raise InvalidArgument(f"{field}: is missing")
-    record = find.volume(service, request.volume_id)
+    record = lookup.find_volume(service, request.volume_id)
     path = used_path(record, request.volume_path)
-    found = health.look(service, record)
+    found = health.inspect_volume(service, record)
     usage = None
     if not any(problem.reason in _UNREADABLE for problem in found):
         usage = service.node.bounded.run(f"use of {record.id}", lambda: _usage(service, record, path))
-    return csi.NodeGetVolumeStatsResponse(usage=_answer(record, usage), volume_condition=problems.condition(found))
+    return csi.NodeGetVolumeStatsResponse(usage=_answer(record, usage), volume_condition=volume_health.volume_condition(found))
 
 
 def used_path(record: VolumeRecord, path: str) -> str:
     """The staging or target path that is meant; NotFound when the volume is not there."""
-    plain = place.plain(path)
+    plain = mount_point.normalize(path)
     if plain in record.targets or (record.staging and record.staging.path == plain):
         return plain
     raise NotFound(f"volume_path: the volume is not at {path[:256]!r}")

@@ -1,15 +1,15 @@
-"""NodeUnpublishVolume: the volume is gone from a pod's path, and so is what was made there."""
+"""NodeUnpublishVolume: unmounts the volume from a pod's path and removes the mount point."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.node import ephemeral, find, place, release
+from csi_driver.node import ephemeral, lookup, mount_point, release
 from csi_driver.service import Service
 from runtime_core.errors import InvalidArgument
 from runtime_core.kernel import failpoint
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 from runtime_core.store.ledger import Entry
 
 
@@ -18,12 +18,12 @@ def unpublish_volume(service: Service, request: csi.NodeUnpublishVolumeRequest, 
         if not getattr(request, field):
             raise InvalidArgument(f"{field}: is missing")
     ephemeral.finish(service, request.volume_id)
-    if ephemeral.is_gone(service, request.volume_id):
+    if ephemeral.was_deleted(service, request.volume_id):
         return csi.NodeUnpublishVolumeResponse()
-    volume_id = find.volume(service, request.volume_id).id
+    volume_id = lookup.find_volume(service, request.volume_id).id
     with service.locks.hold(volume_id):
-        record = find.volume(service, request.volume_id)
-        path = place.checked(service.settings.kubelet_dir, request.target_path, "target_path")
+        record = lookup.find_volume(service, request.volume_id)
+        path = mount_point.check_path(service.settings.kubelet_dir, request.target_path, "target_path")
         if path in record.targets:
             if record.ephemeral:
                 release.unmount_last(service, path, "target_path")

@@ -1,16 +1,16 @@
-"""NodeUnstageVolume: nothing of the volume is left in use on this node."""
+"""NodeUnstageVolume: unmounts the volume and detaches its device from this node."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.node import find, place, release
-from csi_driver.records import VolumeRecord
+from csi_driver.node import lookup, mount_point, release
+from csi_driver.records.schema import VolumeRecord
 from csi_driver.service import Service
 from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.kernel import failpoint
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 from runtime_core.store.ledger import Entry
 
 
@@ -18,16 +18,16 @@ def unstage_volume(service: Service, request: csi.NodeUnstageVolumeRequest, _cal
     for field in ("volume_id", "staging_target_path"):
         if not getattr(request, field):
             raise InvalidArgument(f"{field}: is missing")
-    volume_id = find.volume(service, request.volume_id).id
+    volume_id = lookup.find_volume(service, request.volume_id).id
     with service.locks.hold(volume_id):
-        record = find.volume(service, request.volume_id)
-        path = place.checked(service.settings.kubelet_dir, request.staging_target_path, "staging_target_path")
+        record = lookup.find_volume(service, request.volume_id)
+        path = mount_point.check_path(service.settings.kubelet_dir, request.staging_target_path, "staging_target_path")
         if record.staging is not None and record.staging.path == path:
-            _unstage(service, without_vanished_targets(service, record), path)
+            _unstage(service, drop_vanished_targets(service, record), path)
     return csi.NodeUnstageVolumeResponse()
 
 
-def without_vanished_targets(service: Service, record: VolumeRecord) -> VolumeRecord:
+def drop_vanished_targets(service: Service, record: VolumeRecord) -> VolumeRecord:
     """The record, when some of its targets are mounted no more: without them, and they are given back."""
     vanished = [path for path in record.targets if not release.is_mounted(service, path)]
     if not vanished:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pyudev  # type: ignore[import-untyped]
 
 from csi_driver.node import health, mount_table
-from csi_driver.node.state import LONGEST_CHANGE
-from csi_driver.records import VolumeRecord
+from csi_driver.records.node_state import LONGEST_CHANGE
+from csi_driver.records.schema import VolumeRecord
 from csi_driver.service import Service
 from runtime_core.errors import TrivetError
 
@@ -24,7 +24,7 @@ _EXT4 = "/sys/fs/ext4/{}/errors_count"
 _CHANGED = select.POLLPRI | select.POLLERR
 
 
-def watched(service: Service) -> Watch:
+def start_watch(service: Service) -> Watch:
     """A watch that runs until it is closed."""
     watch = Watch(service)
     watch.start()
@@ -48,23 +48,25 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="node-watch", daemon=True)
 
     def start(self) -> None:
+        """Start the thread, and look at every volume in use once."""
         self._poll.register(self._wake, select.POLLIN)
         self._poll.register(self._mounts, _CHANGED)
         if self._devices is not None:
             self._poll.register(self._devices.fileno(), select.POLLIN)
-        self._service.node.when_changed(self._tell)
+        self._service.node.on_change(self._notify)
         self._thread.start()
         for record in self._in_use():
-            self._tell(record.id, True)
+            self._notify(record.id, True)
 
     def close(self) -> None:
+        """End the thread and close its descriptors."""
         self._is_ended = True
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         for descriptor in (self._wake, self._mounts, *self._errors.values()):
             os.close(descriptor)
 
-    def _tell(self, volume_id: str, is_suspect: bool) -> None:
+    def _notify(self, volume_id: str, is_suspect: bool) -> None:
         self._told.append((volume_id, is_suspect))
         os.eventfd_write(self._wake, 1)
 
@@ -83,16 +85,16 @@ class Watch:
             try:
                 is_unread = self._see(woken, is_unread)
             except Exception:  # noqa: BLE001  the edge of the thread: one look fails, and not all that would come
-                self._complain()
+                self._report_error()
 
-    def _complain(self) -> None:
+    def _report_error(self) -> None:
         import traceback  # here: nothing unforeseen happens in most lives
 
         self._service.log.error("unforeseen", where="watch", trace=traceback.format_exc())
 
     def _see(self, woken: set[int], is_unread: bool) -> bool:
         """Look at what these descriptors tell of; whether the mount table has yet to be read."""
-        suspects = self._told_of() if self._wake in woken else set()
+        suspects = self._pending_suspects() if self._wake in woken else set()
         suspects |= self._read_errors(woken)
         is_unread = is_unread or not woken.isdisjoint((self._mounts, self._wake))
         if is_unread and self._service.node.is_quiet():
@@ -101,20 +103,20 @@ class Watch:
         if self._devices is not None and self._devices.fileno() in woken:
             suspects |= self._read_devices()
         for volume_id in suspects:
-            self._look(volume_id)
+            self._inspect(volume_id)
         return is_unread
 
-    def _look(self, volume_id: str) -> None:
+    def _inspect(self, volume_id: str) -> None:
         record = self._service.records.volumes.find(volume_id)
         if record is None or not (record.staging or record.targets):
             self._service.node.forget(volume_id)
             return
         try:
-            health.look(self._service, record)
+            health.inspect_volume(self._service, record)
         except (TrivetError, OSError) as error:
             self._service.log.warning("health", volume=volume_id, error=str(error))
 
-    def _told_of(self) -> set[str]:
+    def _pending_suspects(self) -> set[str]:
         os.eventfd_read(self._wake)
         suspects = set()
         while self._told:
@@ -125,7 +127,7 @@ class Watch:
 
     def _read_mounts(self) -> set[str]:
         """Learn what is mounted from where; volumes that should be mounted and are not."""
-        mounted = mount_table.below(self._service.settings.kubelet_dir)
+        mounted = mount_table.mounts_below(self._service.settings.kubelet_dir)
         gone = set()
         devices = {}
         for record in self._in_use():

@@ -12,8 +12,8 @@ from google.protobuf.message_factory import GetMessageClass
 from csi_driver.api.registration import registration_pb2 as api
 from csi_driver.settings import Settings
 from runtime_core.log import Log
-from runtime_core.serving import listen
-from runtime_core.serving.gate import Call, Gate
+from runtime_core.serving import unix_server
+from runtime_core.serving.rpc_handler import Call, RpcHandler
 
 #: what the kubelet compares is the major number
 _VERSIONS = ("1.13.0",)
@@ -34,18 +34,19 @@ class Registration:
             "NotifyRegistrationStatus": Registration._notify,
         }
         service = api.DESCRIPTOR.services_by_name["Registration"]
-        listen.prepare_socket(self.path)
-        self._server = listen.make_server([Gate(service, GetMessageClass, functions, self, self._log)])
-        listen.bind(self._server, self.path)
+        unix_server.prepare_socket(self.path)
+        self._server = unix_server.make_server([RpcHandler(service, GetMessageClass, functions, self, self._log)])
+        unix_server.bind(self._server, self.path)
         self._server.start()
 
     def stop(self, seconds: float) -> None:
+        """Remove the socket, then let calls end for `seconds`."""
         if self._server is not None:
             self.path.unlink(missing_ok=True)
             self._server.stop(seconds).wait()
 
     def _get_info(self, request: api.InfoRequest, call: Call) -> api.PluginInfo:
-        endpoint: Path = listen.socket_path(self._settings.endpoint, "--endpoint")
+        endpoint: Path = unix_server.socket_path(self._settings.endpoint, "--endpoint")
         return api.PluginInfo(
             type="CSIPlugin", name=self._settings.driver_name, endpoint=str(endpoint), supported_versions=_VERSIONS
         )

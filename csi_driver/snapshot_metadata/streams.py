@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from csi_driver import checks
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.records import SnapshotRecord
+from csi_driver.records.schema import SnapshotRecord
+from csi_driver.requests import fields
 from csi_driver.service import Service
 from runtime_core.errors import InvalidArgument, OutOfRange
 from runtime_core.interfaces.volume import Extent
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 
 #: tuples in one message, where the caller does not say
 _BATCH = 256
@@ -20,9 +20,9 @@ _BATCH = 256
 def get_metadata_allocated(
     service: Service, request: csi.GetMetadataAllocatedRequest, call: Call
 ) -> Iterator[csi.GetMetadataAllocatedResponse]:
-    checks.given(request.snapshot_id, "snapshot_id")
+    fields.check_required(request.snapshot_id, "snapshot_id")
     # The snapshot stays for as long as the stream is read.
-    with service.locks.hold(sharing=[request.snapshot_id]):
+    with service.locks.hold(shared=[request.snapshot_id]):
         snapshot = service.snapshot(request.snapshot_id)
         _check(snapshot, request.starting_offset, request.max_results)
         extents = service.backend.allocated(snapshot.id, request.starting_offset)
@@ -35,9 +35,9 @@ def get_metadata_allocated(
 def get_metadata_delta(
     service: Service, request: csi.GetMetadataDeltaRequest, call: Call
 ) -> Iterator[csi.GetMetadataDeltaResponse]:
-    checks.given(request.base_snapshot_id, "base_snapshot_id")
-    checks.given(request.target_snapshot_id, "target_snapshot_id")
-    with service.locks.hold(sharing=[request.base_snapshot_id, request.target_snapshot_id]):
+    fields.check_required(request.base_snapshot_id, "base_snapshot_id")
+    fields.check_required(request.target_snapshot_id, "target_snapshot_id")
+    with service.locks.hold(shared=[request.base_snapshot_id, request.target_snapshot_id]):
         base = service.snapshot(request.base_snapshot_id, "base_snapshot_id")
         target = service.snapshot(request.target_snapshot_id, "target_snapshot_id")
         if base.volume_id != target.volume_id:
@@ -62,9 +62,11 @@ def _check(snapshot: SnapshotRecord, starting_offset: int, max_results: int) -> 
 def _batches(extents: Iterable[Extent], start: int, max_results: int) -> Iterator[list[csi.BlockMetadata]]:
     """At least one, which may be empty: it tells the volume's size."""
     tuples = (
-        csi.BlockMetadata(byte_offset=max(start, one.offset), size_bytes=one.offset + one.length - max(start, one.offset))
-        for one in extents
-        if one.length and one.offset + one.length > start
+        csi.BlockMetadata(
+            byte_offset=max(start, extent.offset), size_bytes=extent.offset + extent.length - max(start, extent.offset)
+        )
+        for extent in extents
+        if extent.length and extent.offset + extent.length > start
     )
     size = min(max_results or _BATCH, _BATCH)
     batch = list(islice(tuples, size))

@@ -21,7 +21,7 @@ from cri.api.v1 import api_pb2 as api
 from e2e.peers.build import build
 from e2e.wait import wait_for
 from runtime_core.testing import namespaces
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from trivet.demo import image as demo_image
 from trivet.demo.registry import Registry
 
@@ -76,8 +76,8 @@ _NOTHING: dict[str, Any] = {"links": [], "leases": [], "rules": []}
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    need("nft", "nftables")
-    need("ip", "iproute2")
+    require_program("nft", "nftables")
+    require_program("ip", "iproute2")
     with namespaces.node_namespace():
         node = Node(tmp_path)
         yield node
@@ -119,8 +119,8 @@ def test_cnitool(node: Node) -> None:
 
 def test_podman(node: Node) -> None:
     """A container by its CNI backend: address, default route, a port of the node; nothing is left when it is removed."""
-    podman = need("podman", "podman")
-    runtime = shutil.which("runc") or need("crun", "crun")  # crun refuses a hybrid cgroup hierarchy
+    podman = require_program("podman", "podman")
+    runtime = shutil.which("runc") or require_program("crun", "crun")  # crun refuses a hybrid cgroup hierarchy
     _write_podman_configuration(node, runtime)
     root = _root_file_system(node.directory / "rootfs")
     options = [
@@ -226,7 +226,7 @@ runtime = "{name}"
 def _root_file_system(root: Path) -> Path:
     for name in ("bin", "proc", "dev", "sys", "etc", "tmp"):
         (root / name).mkdir(parents=True)
-    shutil.copy(need("busybox", "busybox-static"), root / "bin" / "busybox")
+    shutil.copy(require_program("busybox", "busybox-static"), root / "bin" / "busybox")
     for tool in _TOOLS:
         (root / "bin" / tool).symlink_to("busybox")
     return root
@@ -243,7 +243,7 @@ def _closing(pod: Path) -> Iterator[None]:
 @contextmanager
 def _serving(pod: Path) -> Iterator[None]:
     """Two callers hear hello on port 80 of the pod."""
-    with namespaces.inside(str(pod)):
+    with namespaces.in_pinned_namespace(str(pod)):
         listener = socket.create_server(("", 80))
     pid = os.fork()
     if pid == 0:

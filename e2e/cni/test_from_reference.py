@@ -13,7 +13,7 @@ import pytest
 
 from e2e.peers.build import build
 from runtime_core.errors import FailedPrecondition
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni import main_node
 from tests.kernel.cni.main_node import Node, run, uplink
 from tests.kernel.cni.mapped_ports import NODE, OUTSIDE
@@ -91,7 +91,7 @@ class Moving:
 
 @pytest.fixture
 def moving(tmp_path: Path, backend: str) -> Iterator[Moving]:
-    need("go", "golang")
+    require_program("go", "golang")
     with main_node.made(tmp_path) as node:
         yield Moving(node, tmp_path, backend)
 

@@ -14,7 +14,7 @@ import pytest
 
 from e2e.peers.build import build
 from runtime_core.testing import namespaces
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 
 pytestmark = pytest.mark.timeout(1800)  # the first run compiles
 
@@ -82,8 +82,8 @@ _SCENARIOS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Where the reference plugins and ours lie."""
-    need("go", "golang")
-    need("ip", "iproute2")
+    require_program("go", "golang")
+    require_program("ip", "iproute2")
     theirs = tmp_path_factory.mktemp("reference")
     for name in _REFERENCE:
         (theirs / name).symlink_to(build(name))
@@ -288,4 +288,4 @@ def _ip(arguments: str, place: Path | None = None) -> str:
 def _in(place: Path | None) -> Any:
     from contextlib import nullcontext
 
-    return nullcontext() if place is None else namespaces.inside(str(place))
+    return nullcontext() if place is None else namespaces.in_pinned_namespace(str(place))

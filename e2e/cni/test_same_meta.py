@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from e2e.peers.build import build
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni.meta_pod import Pod, connected_pod, links_of_node, seconds_to_send
 
 pytestmark = pytest.mark.timeout(1800)  # the first run compiles
@@ -57,10 +57,10 @@ _SCENARIOS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Where the reference plugins and ours lie."""
-    need("go", "golang")
+    require_program("go", "golang")
     for program in ("ip", "tc"):
-        need(program, "iproute2")
-    need("nsenter", "util-linux")
+        require_program(program, "iproute2")
+    require_program("nsenter", "util-linux")
     theirs = tmp_path_factory.mktemp("reference")
     for name in _REFERENCE:
         (theirs / name).symlink_to(build(name))

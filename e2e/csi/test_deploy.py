@@ -95,7 +95,7 @@ def test_the_driver_understands_what_it_is_told(directory: str, tmp_path: Path) 
     path = tmp_path / "config.yaml"
     path.write_text(told["data"]["config.yaml"])
     options = _options(directory)
-    settings = config.settings(Settings, options(path), path, "csi")
+    settings = config.load_settings(Settings, options(path), path, "csi")
     (driver,) = _documents(Path(directory, "csidriver.yaml"))
     assert settings.driver_name == driver["metadata"]["name"] == DRIVER
     assert settings.attach is driver["spec"]["attachRequired"]

@@ -174,7 +174,7 @@ def test_a_pods_group_owns_its_volume(cluster: Cluster, image: str) -> None:
 
 
 def test_a_claim_grows_under_a_running_pod(cluster: Cluster, image: str) -> None:
-    """xfs: the controller's half by hand, as external-resizer would; the node's half is the kubelet's."""
+    """xfs: the controller service by hand, as external-resizer would; the node service is the kubelet's."""
     claim = Claim(cluster, "growing", 320 * _MIB, fs_type="xfs")
     _run(
         cluster, objects.pod("growing", image, "echo kept > /data/file && touch /tmp/done", [objects.claimed("data", "growing")])

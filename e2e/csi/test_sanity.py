@@ -14,7 +14,7 @@ import pytest
 from csi_driver.api.v1 import csi_pb2 as csi
 from e2e.peers.build import build
 from runtime_core.kernel import mounts
-from runtime_core.testing.volume_places import place
+from runtime_core.testing.volume_file_systems import file_system_directory
 from tests.support.csi_daemon import CsiDaemon, daemon
 from tests.support.mount_copies import storm
 
@@ -33,7 +33,7 @@ _MODIFY = ("ModifyVolume", "volume attribute class")
 class Case:
     backend: str
     access: str
-    #: see runtime_core/testing/volume_places.py
+    #: see runtime_core/testing/volume_file_systems.py
     below: str = ""
     parameters: str = ""
     mutable_parameters: str = ""
@@ -73,7 +73,7 @@ def driver(case: Case, tmp_path: Path) -> Iterator[CsiDaemon]:
     """
     (tmp_path / "disk").mkdir()
     with (
-        place(tmp_path / "disk", case.below) as root,
+        file_system_directory(tmp_path / "disk", case.below) as root,
         daemon(tmp_path, backend=case.backend, root=str(root), max_volumes=7) as driver,
         storm(),
     ):
@@ -124,4 +124,4 @@ def _run(case: Case, driver: CsiDaemon, directory: Path) -> dict[str, dict[str, 
 def _check_nothing_is_left(driver: CsiDaemon) -> None:
     assert driver.controller.ListVolumes(csi.ListVolumesRequest()).entries == []
     assert driver.controller.ListSnapshots(csi.ListSnapshotsRequest()).entries == []
-    assert [one for one in mounts.mounted() if str(driver.kubelet) in one] == []
+    assert [one for one in mounts.current_mount_points() if str(driver.kubelet) in one] == []

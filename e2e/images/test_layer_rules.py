@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from e2e.images.unpackers import Containerd, umoci_unpacked
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.support.layer_cases import REFUSED, Case, cases, tree
 from trivet.demo.registry import Registry
 
@@ -50,7 +50,7 @@ def test_containerd(case: Case, containerd: Containerd, registry: Registry) -> N
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
 def test_umoci(case: Case, tmp_path: Path) -> None:
     """Its unpacking into one directory."""
-    need("umoci", "umoci")
+    require_program("umoci", "umoci")
     try:
         with umoci_unpacked(case.archives(), tmp_path) as root:
             found = tree(root)

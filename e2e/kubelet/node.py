@@ -150,7 +150,7 @@ class Node:
         for part in ("state/pods", "state/netns", "root/cni", "root/overlayfs/snapshots"):
             left += [f"{part}/{name}" for name in os.listdir(self.directory / part)]
         state = str(self.directory / "state")
-        return left + [f"mount {point}" for point in mounts.mounted() if point.startswith(state)]
+        return left + [f"mount {point}" for point in mounts.current_mount_points() if point.startswith(state)]
 
     def _remove_pods(self) -> None:
         if self._daemon is None or self._daemon.poll() is not None:

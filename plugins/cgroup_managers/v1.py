@@ -49,10 +49,10 @@ class CgroupV1:
                 made += _make(root, path, is_cpuset=root == self._roots.get("cpuset"))
             self._write(path, v1_translate.writes(resources))
         except OSError as error:
-            self._unmake(made)
+            self._remove_created(made)
             raise from_oserror(error, f"creating cgroup {path}") from error
         except BaseException:
-            self._unmake(made)
+            self._remove_created(made)
             raise
         return made
 
@@ -218,7 +218,7 @@ class CgroupV1:
         except (FileNotFoundError, OSError):
             return ""
 
-    def _unmake(self, made: list[str]) -> None:
+    def _remove_created(self, made: list[str]) -> None:
         for directory in reversed(made):
             _remove(directory)
 

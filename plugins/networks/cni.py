@@ -36,7 +36,7 @@ class CniNetwork:
         self._readiness = Readiness(self._ask_status)
         self._directory = WatchedDirectory(conf_dir, self._changed)
         if self._directory.network is not None:
-            self._readiness.renew()
+            self._readiness.refresh()
             self._readiness.wait_first(_FIRST_STATUS_SECONDS)
 
     def attach(self, pod: PodNetwork) -> AttachedNetwork:
@@ -54,8 +54,8 @@ class CniNetwork:
         for attachment in self._cache.of_container(pod.pod_id):
             self._caller.delete(attachment)
 
-    def check(self, pods: Sequence[PodNetwork], complain: Callable[[str, TrivetError], None]) -> None:
-        threading.Thread(target=self._check, args=(list(pods), complain), name="cni-check", daemon=True).start()
+    def check(self, pods: Sequence[PodNetwork], report_problem: Callable[[str, TrivetError], None]) -> None:
+        threading.Thread(target=self._check, args=(list(pods), report_problem), name="cni-check", daemon=True).start()
 
     def collect_garbage(self, pods: Sequence[PodNetwork]) -> None:
         known = {pod.pod_id for pod in pods}
@@ -67,7 +67,7 @@ class CniNetwork:
     def status(self) -> NetworkStatus:
         if self._directory.network is None:
             return NetworkStatus(is_ready=False, reason=_NOT_READY, message=self._directory.problem)
-        return self._readiness.look()
+        return self._readiness.latest()
 
     def close(self) -> None:
         self._closing.set()
@@ -76,9 +76,9 @@ class CniNetwork:
 
     def _changed(self) -> None:
         if self._directory.network is None:
-            self._readiness.forget()
+            self._readiness.clear()
         else:
-            self._readiness.renew()
+            self._readiness.refresh()
 
     def _ask_status(self) -> NetworkStatus:
         network = self._directory.network
@@ -90,7 +90,7 @@ class CniNetwork:
             return NetworkStatus(is_ready=False, reason=_NOT_READY, message=str(error))
         return NetworkStatus(is_ready=True)
 
-    def _check(self, pods: Sequence[PodNetwork], complain: Callable[[str, TrivetError], None]) -> None:
+    def _check(self, pods: Sequence[PodNetwork], report_problem: Callable[[str, TrivetError], None]) -> None:
         for pod in pods:
             for attachment in self._cache.of_container(pod.pod_id):
                 if self._closing.is_set():
@@ -99,7 +99,7 @@ class CniNetwork:
                     self._caller.check(attachment)
                 except TrivetError as error:
                     if self._cache.of_container(pod.pod_id):  # else it was detached meanwhile
-                        complain(pod.pod_id, error)
+                        report_problem(pod.pod_id, error)
 
     def _attachment(self, pod: PodNetwork, network: NetworkList) -> Attachment:
         capabilities: dict[str, Any] = {

@@ -20,7 +20,7 @@ class NoNetwork:
     def detach(self, pod: PodNetwork) -> None:
         """Nothing was attached."""
 
-    def check(self, pods: Sequence[PodNetwork], complain: Callable[[str, TrivetError], None]) -> None:
+    def check(self, pods: Sequence[PodNetwork], report_problem: Callable[[str, TrivetError], None]) -> None:
         """Nothing can be wrong."""
 
     def collect_garbage(self, pods: Sequence[PodNetwork]) -> None:

@@ -39,7 +39,7 @@ def add(addresses: list[str], options: AdmissionOptions, owner: str) -> None:
     for version in ipt.FAMILIES:
         rules = _rules(version, addresses, options, owner)
         for kind in _needed(version, addresses, options) if rules else ():
-            with ipt.alone():
+            with ipt.locked():
                 _put(version, kind, rules, options, owner)
 
 
@@ -47,13 +47,13 @@ def remove(owner: str) -> bool:
     """False when there was nothing."""
     had = False
     for version, kind in _all():
-        with ipt.alone():
+        with ipt.locked():
             pods = _pods(ipt.rules(version, "filter", _CHAIN, kind))
             gone = [words for words in pods if _is_same(words, owner)]
             others = [words for words in pods if not _is_same(words, owner)]
             if gone:
                 had = True
-                admins = {ipt.after(words, "-j") for words in gone} - {"ACCEPT"}
+                admins = {ipt.option_value(words, "-j") for words in gone} - {"ACCEPT"}
                 rest = _isolation(others) if others else _ends(version, kind, admins)
                 ipt.restore(version, {"filter": [*ipt.removals(gone), *rest]}, kind)
     return had
@@ -64,11 +64,11 @@ def listed() -> list[tuple[str, str]]:
     found = []
     for version, kind in _all() or [(4, "")]:
         accepted = [words for words in _pods(ipt.rules(version, "filter", _CHAIN, kind)) if _accepts_source(words)]
-        found += [(ipt.after(words, "-s").partition("/")[0], _owner(words)) for words in accepted]
+        found += [(ipt.option_value(words, "-s").partition("/")[0], _owner(words)) for words in accepted]
     return list(dict.fromkeys(found))
 
 
-def lacking(addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
+def missing(addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
     said = []
     for version in ipt.FAMILIES:
         expected = _rules(version, addresses, options, owner)
@@ -77,22 +77,22 @@ def lacking(addresses: list[str], options: AdmissionOptions, owner: str) -> list
     return said
 
 
-def mend() -> None:
-    """What the pods' rules stand on, and the isolation that they speak of."""
+def repair() -> None:
+    """Restore the chains that the pods' rules need, and the isolation of bridges."""
     for version, kind in _all():
-        with ipt.alone():
+        with ipt.locked():
             present = ipt.rules(version, "filter", _CHAIN, kind)
             pods = _pods(present)
             if pods:
-                admin = next(iter({ipt.after(words, "-j") for words in pods} - {"ACCEPT"}), "")
-                lines = _foundation(version, kind, present, AdmissionOptions(admin_chain=admin))
+                admin = next(iter({ipt.option_value(words, "-j") for words in pods} - {"ACCEPT"}), "")
+                lines = _missing_chains(version, kind, present, AdmissionOptions(admin_chain=admin))
                 ipt.restore(version, {"filter": [*lines, *_isolation(pods)]}, kind)
 
 
 def overruled() -> list[tuple[int, str]]:
     """(IP version, kind of iptables) of the tables in which what is admitted here passes."""
     found = []
-    for version in filter(ipt.is_there, ipt.FAMILIES):
+    for version in filter(ipt.is_installed, ipt.FAMILIES):
         found += [(version, kind) for kind in (ipt.default_kind(version), ipt.other_kind(version)) if kind]
     return found
 
@@ -106,7 +106,7 @@ def _needed(version: int, addresses: list[str], options: AdmissionOptions) -> li
 
 def _all() -> list[tuple[int, str]]:
     """(IP version, kind) of all tables that there are to look at."""
-    versions = [version for version in ipt.FAMILIES if ipt.is_there(version)]
+    versions = [version for version in ipt.FAMILIES if ipt.is_installed(version)]
     others = [(version, ipt.other_kind(version)) for version in versions]
     return [(version, "") for version in versions] + [
         (version, kind) for version, kind in others if kind and refusals.has_table(version, kind)
@@ -118,21 +118,21 @@ def _put(version: int, kind: str, rules: list[list[str]], options: AdmissionOpti
     others = [words for words in _pods(present) if not _is_same(words, owner)]
     earlier = ipt.removals([words for words in _pods(present) if _is_same(words, owner)])
     lines = [*earlier, *rules, *_isolation(others + rules)]
-    checks = ipt.checks([_JUMP, [_CHAIN, "-j", _ISOLATION]])
-    if present is None or not ipt.is_restored(version, {"filter": [*checks, *lines]}, kind):
-        ipt.restore(version, {"filter": [*_foundation(version, kind, present, options), *lines]}, kind)
+    checks = ipt.existence_checks([_JUMP, [_CHAIN, "-j", _ISOLATION]])
+    if present is None or not ipt.try_restore(version, {"filter": [*checks, *lines]}, kind):
+        ipt.restore(version, {"filter": [*_missing_chains(version, kind, present, options), *lines]}, kind)
 
 
 def _lacking(version: int, kind: str, expected: list[list[str]], options: AdmissionOptions, owner: str) -> list[str]:
     present, said = ipt.rules(version, "filter", _CHAIN, kind), []
     pods = _pods(present)
-    own = [(ipt.comment(words), *_essence(words)) for words in pods if _is_same(words, owner)]
-    if set(own) != {(ipt.comment(words), *_essence(words)) for words in expected}:
+    own = [(ipt.comment(words), *_normalized_rule(words)) for words in pods if _is_same(words, owner)]
+    if set(own) != {(ipt.comment(words), *_normalized_rule(words)) for words in expected}:
         said.append(f"the admission of {', '.join(sorted({_address(words) for words in expected}))}")
-    said += [" ".join(line) for line in _foundation(version, kind, present, options)]
+    said += [" ".join(line) for line in _missing_chains(version, kind, present, options)]
     for chain in (_ISOLATION, _TO):
-        there = sorted(_essence(words) for words in ipt.rules(version, "filter", chain, kind) or [] if words[0] == "-A")
-        wanted = sorted(_essence(words) for words in _isolation(pods) if words[:2] == ["-A", chain])
+        there = sorted(_normalized_rule(words) for words in ipt.rules(version, "filter", chain, kind) or [] if words[0] == "-A")
+        wanted = sorted(_normalized_rule(words) for words in _isolation(pods) if words[:2] == ["-A", chain])
         if there != wanted:
             said.append(f"the rules of chain {chain}")
     return said
@@ -152,7 +152,7 @@ def _rules(version: int, addresses: list[str], options: AdmissionOptions, owner:
     return lines
 
 
-def _foundation(version: int, kind: str, present: list[list[str]] | None, options: AdmissionOptions) -> list[list[str]]:
+def _missing_chains(version: int, kind: str, present: list[list[str]] | None, options: AdmissionOptions) -> list[list[str]]:
     """What the rules stand on and is not there."""
     lines, everything = [], ipt.rules(version, "filter", kind=kind) or []
     for chain in (options.admin_chain or _ADMIN, _CHAIN, _ISOLATION, _TO):
@@ -216,14 +216,20 @@ def _is_same(words: list[str], owner: str) -> bool:
 
 
 def _address(words: list[str]) -> str:
-    return (ipt.after(words, "-s") or ipt.after(words, "-d")).partition("/")[0]
+    return (ipt.option_value(words, "-s") or ipt.option_value(words, "-d")).partition("/")[0]
 
 
 def _accepts_source(words: list[str]) -> bool:
-    return "-s" in words and ipt.after(words, "-j") == "ACCEPT"
+    return "-s" in words and ipt.option_value(words, "-j") == "ACCEPT"
 
 
-def _essence(words: list[str]) -> tuple[str, ...]:
+def _normalized_rule(words: list[str]) -> tuple[str, ...]:
     """What a rule does, however iptables says it back."""
-    addresses = [ipt.after(words, option).partition("/")[0] for option in ("-s", "-d")]
-    return (*addresses, ipt.after(words, "-i"), ipt.after(words, "-o"), ipt.after(words, "-j"), ipt.after(words, "--ctstate"))
+    addresses = [ipt.option_value(words, option).partition("/")[0] for option in ("-s", "-d")]
+    return (
+        *addresses,
+        ipt.option_value(words, "-i"),
+        ipt.option_value(words, "-o"),
+        ipt.option_value(words, "-j"),
+        ipt.option_value(words, "--ctstate"),
+    )

@@ -43,8 +43,8 @@ class Refused(TrivetError):
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Nobody else of Trivet's, on this node, reads or changes iptables within the block. A dead process holds no lock."""
+def locked() -> Iterator[None]:
+    """Hold Trivet's lock on the node's iptables within the block; it ends with the process."""
     descriptor = _open_lock()
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -62,7 +62,7 @@ def _open_lock() -> int:
         raise from_oserror(error, f"opening {_LOCK}") from error
 
 
-def is_there(version: int, kind: str = "") -> bool:
+def is_installed(version: int, kind: str = "") -> bool:
     """The executables of IP `version` are installed."""
     return bool(_find(_name(version, kind))) and bool(_find(f"{_name(version, kind)}-restore"))
 
@@ -76,7 +76,7 @@ def default_kind(version: int) -> str:
 def other_kind(version: int) -> str:
     """The kind that has its executables here beside the one that the node calls iptables; "" where there is none."""
     kind = {"nft": "legacy", "legacy": "nft"}.get(default_kind(version), "")
-    return kind if kind and is_there(version, kind) else ""
+    return kind if kind and is_installed(version, kind) else ""
 
 
 def rules(version: int, table: str, chain: str = "", kind: str = "") -> list[list[str]] | None:
@@ -101,7 +101,7 @@ def restore(version: int, tables: dict[str, list[list[str]]], kind: str = "") ->
         raise Refused(f"{name}: {said.strip()}")
 
 
-def is_restored(version: int, tables: dict[str, list[list[str]]], kind: str = "") -> bool:
+def try_restore(version: int, tables: dict[str, list[list[str]]], kind: str = "") -> bool:
     """False when iptables refuses: something is not there that the lines take for granted. Asking first for each thing,
     as one does then, costs a process each."""
     try:
@@ -120,17 +120,17 @@ def legacy_tables(version: int) -> list[str]:
         return []
 
 
-def checks(rules_there: list[list[str]]) -> list[list[str]]:
+def existence_checks(rules_there: list[list[str]]) -> list[list[str]]:
     """Lines that make a restore fail unless each of the rules (chain, and what follows -A) is there."""
     return [["-C", *words] for words in rules_there]
 
 
 def comment(words: list[str]) -> str:
     """Of a rule."""
-    return after(words, "--comment")
+    return option_value(words, "--comment")
 
 
-def after(words: list[str], option: str) -> str:
+def option_value(words: list[str], option: str) -> str:
     return words[words.index(option) + 1] if option in words else ""
 
 
@@ -141,7 +141,7 @@ def removals(lines: list[list[str]]) -> list[list[str]]:
 
 def jumps(lines: list[list[str]] | None, chain: str) -> list[list[str]]:
     """The rules among `lines` that jump to `chain`."""
-    return [words for words in lines or [] if words[0] == "-A" and after(words, "-j") == chain]
+    return [words for words in lines or [] if words[0] == "-A" and option_value(words, "-j") == chain]
 
 
 def _name(version: int, kind: str) -> str:

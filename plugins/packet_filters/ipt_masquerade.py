@@ -27,20 +27,20 @@ def add(addresses: list[str], owner: str) -> None:
         interfaces = [ipaddress.ip_interface(address) for address in dict.fromkeys(addresses)]
         ours = [interface for interface in interfaces if interface.version == version]
         if ours:
-            with ipt.alone():
+            with ipt.locked():
                 present = ipt.rules(version, "nat", CHAIN)
                 stale = [words for words in pods(present) if _address(words) in {str(one.ip) for one in ours}]
                 lines = [*ipt.removals(stale), *(_rule(interface, owner) for interface in ours)]
-                if present is None or not ipt.is_restored(version, {"nat": [*ipt.checks([JUMP]), *lines]}):
-                    ipt.restore(version, {"nat": [*foundation(version, present), *lines]})
+                if present is None or not ipt.try_restore(version, {"nat": [*ipt.existence_checks([JUMP]), *lines]}):
+                    ipt.restore(version, {"nat": [*missing_chains(version, present), *lines]})
 
 
 def remove(owner: str, addresses: list[str]) -> None:
     interfaces = [ipaddress.ip_interface(address) for address in addresses]
     wanted = {str(interface.ip) for interface in interfaces}
     versions = {int(interface.version) for interface in interfaces} or set(ipt.FAMILIES)
-    for version in filter(ipt.is_there, sorted(versions)):
-        with ipt.alone():
+    for version in filter(ipt.is_installed, sorted(versions)):
+        with ipt.locked():
             present = ipt.rules(version, "nat", CHAIN) or []
             owned = [words for words in pods(present) if ipt.comment(words) == owner]
             gone = [words for words in owned if not wanted or _address(words) in wanted]
@@ -49,7 +49,7 @@ def remove(owner: str, addresses: list[str]) -> None:
                     clear(version)
                 continue
             is_last = not _is_needed([words for words in present if words not in gone])
-            if not is_last or not ipt.is_restored(version, {"nat": [*ipt.removals(gone), *REMOVAL]}):
+            if not is_last or not ipt.try_restore(version, {"nat": [*ipt.removals(gone), *REMOVAL]}):
                 ipt.restore(version, {"nat": ipt.removals(gone)})
                 clear(version)
 
@@ -58,20 +58,20 @@ def listed() -> list[tuple[str, str]]:
     """(address, owner) of all."""
     found = []
     for version in ipt.FAMILIES:
-        if version == 4 or ipt.is_there(version):
+        if version == 4 or ipt.is_installed(version):
             found += [(_address(words), ipt.comment(words)) for words in pods(ipt.rules(version, "nat", CHAIN))]
     return found
 
 
-def mend() -> None:
-    for version in filter(ipt.is_there, ipt.FAMILIES):
-        with ipt.alone():
+def repair() -> None:
+    for version in filter(ipt.is_installed, ipt.FAMILIES):
+        with ipt.locked():
             present = ipt.rules(version, "nat", CHAIN)
             if pods(present):
-                ipt.restore(version, {"nat": foundation(version, present)})
+                ipt.restore(version, {"nat": missing_chains(version, present)})
 
 
-def foundation(version: int, present: list[list[str]] | None) -> list[list[str]]:
+def missing_chains(version: int, present: list[list[str]] | None) -> list[list[str]]:
     """What the chain lacks. `present`: its rules."""
     lines = [] if present is not None else [[f":{CHAIN}", "-", "[0:0]"], ["-A", CHAIN, "-d", _MULTICAST[version], "-j", "RETURN"]]
     if not ipt.jumps(ipt.rules(version, "nat", "POSTROUTING"), CHAIN):
@@ -102,4 +102,4 @@ def pods(lines: list[list[str]] | None) -> list[list[str]]:
 
 
 def _address(words: list[str]) -> str:
-    return ipt.after(words, "-s").partition("/")[0]
+    return ipt.option_value(words, "-s").partition("/")[0]

@@ -42,14 +42,14 @@ def add(addresses: list[str], ports: list[PortMap], options: PortOptions, owner:
         fitting = _fitting(interface, ports)
         if fitting:
             lines = _rules(interface, fitting, options, owner)
-            with ipt.alone():
+            with ipt.locked():
                 _put(interface.version, lines, options, owner)
 
 
 def remove(owner: str) -> list[tuple[PortMap, str]]:
     had = []
-    for version in filter(ipt.is_there, ipt.FAMILIES):
-        with ipt.alone():
+    for version in filter(ipt.is_installed, ipt.FAMILIES):
+        with ipt.locked():
             present, chain = ipt.rules(version, "nat", _CHAIN), _chain(owner)
             own = ipt.rules(version, "nat", chain)
             if own is None:
@@ -61,7 +61,7 @@ def remove(owner: str) -> list[tuple[PortMap, str]]:
             lines = [*ipt.removals(entries), ["-F", chain], ["-X", chain]]
             if len(entries) + 1 < len(present or []):
                 ipt.restore(version, {"nat": lines})
-            elif not ipt.is_restored(version, _last(version, lines)):
+            elif not ipt.try_restore(version, _last(version, lines)):
                 if ipt.rules(version, "nat", chain) is not None:  # of a restore each table is done or not
                     ipt.restore(version, {"nat": lines})
                 _clear(version)
@@ -72,16 +72,16 @@ def listed() -> list[tuple[PortMap, str, str]]:
     """(port map, pod's address, owner) of all."""
     found = []
     for version in ipt.FAMILIES:
-        if version == 4 or ipt.is_there(version):
+        if version == 4 or ipt.is_installed(version):
             lines = ipt.rules(version, "nat") or []
-            owners = {ipt.after(words, "-j"): ipt.comment(words) for words in lines if words[:2] == ["-A", _CHAIN]}
+            owners = {ipt.option_value(words, "-j"): ipt.comment(words) for words in lines if words[:2] == ["-A", _CHAIN]}
             for chain, owner in owners.items():
                 own = [words for words in lines if words[:2] == ["-A", chain]]
                 found += [(port, address, owner) for port, address in mapped(own)]
     return found
 
 
-def lacking(addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> list[str]:
+def missing(addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> list[str]:
     words = []
     for interface in [ipaddress.ip_interface(address) for address in addresses]:
         fitting, version, chain = _fitting(interface, ports), interface.version, _chain(owner)
@@ -100,16 +100,18 @@ def lacking(addresses: list[str], ports: list[PortMap], options: PortOptions, ow
     return words
 
 
-def mend() -> None:
+def repair() -> None:
     """What the containers' chains stand on; of their own rules no more is known than is there."""
-    for version in filter(ipt.is_there, ipt.FAMILIES):
-        with ipt.alone():
+    for version in filter(ipt.is_installed, ipt.FAMILIES):
+        with ipt.locked():
             lines = ipt.rules(version, "nat") or []
             own = [words for words in lines if words[:1] == ["-A"] and words[1].startswith(_PREFIX)]
             if not own:
                 continue
             bits = {
-                int(mark.partition("/")[0], 16).bit_length() - 1 for words in own if (mark := ipt.after(words, "--set-xmark"))
+                int(mark.partition("/")[0], 16).bit_length() - 1
+                for words in own
+                if (mark := ipt.option_value(words, "--set-xmark"))
             }
             for options in [PortOptions(mark_bit=bit) for bit in sorted(bits)] or [PortOptions(is_masquerading=False)]:
                 ipt.restore(version, _missing(version, options))
@@ -123,8 +125,10 @@ def _put(version: int, lines: list[list[str]], options: PortOptions, owner: str)
     chain = _chain(owner)
     present = ipt.rules(version, "nat", _CHAIN)
     lines = [[f":{chain}", "-", "[0:0]"], *_entries(present, chain, lines), *(line for line in lines if line[1] == chain)]
-    raw = ipt.checks([_GUARD]) if version == 4 and options.is_masquerading else []
-    if present is not None and ipt.is_restored(version, {"raw": raw, "nat": [*ipt.checks(_standing(options)), *lines]}):
+    raw = ipt.existence_checks([_GUARD]) if version == 4 and options.is_masquerading else []
+    if present is not None and ipt.try_restore(
+        version, {"raw": raw, "nat": [*ipt.existence_checks(_base_rules(options)), *lines]}
+    ):
         return
     foundation = _missing(version, options)
     foundation["nat"] += lines
@@ -189,7 +193,7 @@ def _bit(options: PortOptions) -> str:
     return f"{1 << options.mark_bit:#x}/{1 << options.mark_bit:#x}"
 
 
-def _standing(options: PortOptions) -> list[list[str]]:
+def _base_rules(options: PortOptions) -> list[list[str]]:
     """The rules of table nat on which the containers' chains stand."""
     marked = [ipt_masquerade.JUMP, [ipt_masquerade.CHAIN, *_masquerade(options)]]
     return [*([hook, *_LOCAL] for hook in _HOOKS), *(marked if options.is_masquerading and not options.mark_chain else [])]
@@ -207,8 +211,8 @@ def _missing(version: int, options: PortOptions) -> dict[str, list[list[str]]]:
         return {"nat": nat}
     if not options.mark_chain:
         present = ipt.rules(version, "nat", ipt_masquerade.CHAIN)
-        nat += ipt_masquerade.foundation(version, present)
-        if not any(ipt.after(words, "--mark") == _bit(options) for words in present or []):
+        nat += ipt_masquerade.missing_chains(version, present)
+        if not any(ipt.option_value(words, "--mark") == _bit(options) for words in present or []):
             nat.append(["-A", ipt_masquerade.CHAIN, *_masquerade(options)])
     raw = [["-A", *_GUARD]] if version == 4 and not _guards() else []
     return {"nat": nat, "raw": raw}
@@ -246,10 +250,10 @@ def mapped(lines: list[list[str]]) -> list[tuple[PortMap, str]]:
     """(port map, pod's address) of the rules of a container's chain."""
     found = []
     for words in lines:
-        if ipt.after(words, "-j") == "DNAT":
-            address, _colon, port = ipt.after(words, "--to-destination").rpartition(":")
-            host, number = ipt.after(words, "-d").partition("/")[0], int(ipt.after(words, "--dport"))
-            found.append((PortMap(ipt.after(words, "-p"), number, int(port), host), address.strip("[]")))
+        if ipt.option_value(words, "-j") == "DNAT":
+            address, _colon, port = ipt.option_value(words, "--to-destination").rpartition(":")
+            host, number = ipt.option_value(words, "-d").partition("/")[0], int(ipt.option_value(words, "--dport"))
+            found.append((PortMap(ipt.option_value(words, "-p"), number, int(port), host), address.strip("[]")))
     return found
 
 

@@ -39,8 +39,8 @@ class IptablesFilter:
     def mapped_ports(self) -> list[tuple[PortMap, str, str]]:
         return ipt_ports.listed()
 
-    def lacking_ports(self, addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> list[str]:
-        return ipt_ports.lacking(addresses, ports, options, owner)
+    def missing_ports(self, addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> list[str]:
+        return ipt_ports.missing(addresses, ports, options, owner)
 
     def admit(self, addresses: list[str], options: AdmissionOptions, owner: str) -> None:
         _check(owner)
@@ -52,8 +52,8 @@ class IptablesFilter:
     def admitted(self) -> list[tuple[str, str]]:
         return ipt_admission.listed()
 
-    def lacking_admission(self, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
-        return ipt_admission.lacking(addresses, options, owner)
+    def missing_admission(self, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
+        return ipt_admission.missing(addresses, options, owner)
 
     def is_overruled(self, addresses: list[str], interface: str) -> bool:
         return False
@@ -61,10 +61,10 @@ class IptablesFilter:
     def refusals(self, addresses: list[str], interface: str) -> list[str]:
         return refusals.certain(refusals.packets(addresses, interface), ipt_admission.overruled())
 
-    def mend(self) -> None:
-        ipt_ports.mend()
-        ipt_masquerade.mend()
-        ipt_admission.mend()
+    def repair(self) -> None:
+        ipt_ports.repair()
+        ipt_masquerade.repair()
+        ipt_admission.repair()
 
 
 def _check(owner: str) -> None:

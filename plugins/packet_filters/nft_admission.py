@@ -45,14 +45,18 @@ def remove(sock: Socket, owner: str) -> bool:
 
 def listed(sock: Socket) -> list[tuple[str, str]]:
     """(address, owner) of all."""
-    return [(str(ipaddress.ip_address(element.key)), one.owner) for one in _TABLE.everything(sock) for element in one.elements]
+    return [
+        (str(ipaddress.ip_address(element.key)), attachment.owner)
+        for attachment in _TABLE.everything(sock)
+        for element in attachment.elements
+    ]
 
 
-def lacking(sock: Socket, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
+def missing(sock: Socket, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
     words = []
     for family, parts, elements in _plan(addresses, options):
         shared = [element for part in parts for element in part.shared]
-        for missing in _TABLE.lacking(sock, family, owner, parts, elements):
+        for missing in _TABLE.missing(sock, family, owner, parts, elements):
             if isinstance(missing, Part):
                 words.append(f"the rules of part {missing.name}")
             else:
@@ -63,8 +67,8 @@ def lacking(sock: Socket, addresses: list[str], options: AdmissionOptions, owner
     return words
 
 
-def mend(sock: Socket) -> None:
-    _TABLE.mend(sock)
+def repair(sock: Socket) -> None:
+    _TABLE.repair(sock)
 
 
 def _plan(addresses: list[str], options: AdmissionOptions) -> list[tuple[int, list[Part], list[Element]]]:
@@ -82,10 +86,10 @@ def _plan(addresses: list[str], options: AdmissionOptions) -> list[tuple[int, li
 
 
 def _admit(family: int) -> Part:
-    listed_pods = [*nfx.listed_in("admit-pods")]
+    listed_pods = [*nfx.in_set("admit-pods")]
     rules = [
         [*nfx.source(family), *listed_pods, *nfx.accept()],
-        [*nfx.is_answer(), *nfx.destination(family), *listed_pods, *nfx.accept()],
+        [*nfx.is_established(), *nfx.destination(family), *listed_pods, *nfx.accept()],
     ]
     return Part(
         "admit", sets={"pods": ([nft.ADDRESS[family]], None)}, chains={"forward": ("filter", nft.FORWARD, nft.FILTER, rules)}
@@ -93,11 +97,16 @@ def _admit(family: int) -> Part:
 
 
 def _isolation() -> Part:
-    pair = [*nfx.in_name(), *nfx.out_name(_SECOND_NAME)]
-    between = [*nfx.in_name(), *nfx.listed_in("isolation-bridges"), *nfx.out_name(), *nfx.listed_in("isolation-bridges")]
+    pair = [*nfx.input_interface(), *nfx.output_interface(_SECOND_NAME)]
+    between = [
+        *nfx.input_interface(),
+        *nfx.in_set("isolation-bridges"),
+        *nfx.output_interface(),
+        *nfx.in_set("isolation-bridges"),
+    ]
     rules = [
-        [*pair, *nfx.listed_in("isolation-nowhere"), *nfx.drop()],
-        [*pair, *nfx.listed_in("isolation-inside"), *nfx.leave()],
+        [*pair, *nfx.in_set("isolation-nowhere"), *nfx.drop()],
+        [*pair, *nfx.in_set("isolation-inside"), *nfx.return_verdict()],
         [*between, *nfx.drop()],
     ]
     pairs: tuple[list[int], None] = ([nft.INTERFACE_NAME, nft.INTERFACE_NAME], None)

@@ -43,7 +43,7 @@ class Claims:
             self._holders[element.place] = found[1] if found else None
         return self._holders[element.place]
 
-    def waits_rightly(self, element: Element, owner: str) -> bool:
+    def is_queued_correctly(self, element: Element, owner: str) -> bool:
         """Whether `owner` lacks `element` because it is another's turn, and is in the queue for it."""
         return own_chain(owner) in self._waiting and self._is_anothers(element, owner)
 

@@ -50,7 +50,7 @@ def _one(words: list[str], version: int) -> list[Any]:
         first = words.pop(0)
     negated, value = _value(words) if first in ("iifname", "mark", "l4proto") else (False, "")
     if first == "iifname" and (name := _NAME.fullmatch(value)):
-        return [*nfx.in_name(), *nfx.equals(nfx.interface_name(name[2]), negated=negated)]
+        return [*nfx.input_interface(), *nfx.equals(nfx.interface_name(name[2]), negated=negated)]
     if first == "mark":
         return [*nfx.mark(), *nfx.equals(struct.pack("=I", _number(value, 0xFFFFFFFF)), negated=negated)]
     if first == "l4proto" and value in nfx.PROTOCOLS:

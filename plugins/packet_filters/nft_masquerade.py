@@ -40,18 +40,18 @@ def add(sock: Socket, addresses: list[str], owner: str) -> None:
     interfaces = [ipaddress.ip_interface(address) for address in dict.fromkeys(addresses)]
     wanted = [message for interface in interfaces for message in _elements(interface, owner)]
     # Asked before, for a transaction that fails costs an RCU grace period.
-    is_founded = all(nft.has_chains(sock, _FAMILIES[one.version], _TABLE, [_chain(one)]) for one in interfaces)
-    if is_founded and sock.is_done(wanted):
+    is_founded = all(nft.has_chains(sock, _FAMILIES[interface.version], _TABLE, [_chain(interface)]) for interface in interfaces)
+    if is_founded and sock.try_transact(wanted):
         return
     for _attempt in range(nft.ATTEMPTS):
         generation = sock.generation()
-        messages = [message for interface in interfaces for message in _foundation(interface)]
+        messages = [message for interface in interfaces for message in _base_messages(interface)]
         for interface in interfaces:  # the kernel would keep an earlier owner's name
             earlier = _find(sock, interface.version, interface.ip.packed)
             if earlier is not None:
                 found = _present(sock, interface.version, interface.ip.packed, earlier[0].decode())
                 messages += [nft.remove_element(_FAMILIES[interface.version], _TABLE, *one) for one in found]
-        if sock.is_done([*messages, *wanted], generation, nft.CHANGED):
+        if sock.try_transact([*messages, *wanted], generation, nft.CHANGED):
             return
     raise Unavailable("nftables: other changes kept interrupting the masquerading")
 
@@ -62,7 +62,7 @@ def remove(sock: Socket, owner: str, addresses: list[str]) -> None:
         generation = sock.generation()
         owned = _owned(sock, owner, addresses)
         messages = [message for version in _FAMILIES for message in _ends(sock, version, owned)]
-        if not messages or sock.is_done(messages, generation):
+        if not messages or sock.try_transact(messages, generation):
             return
     raise Unavailable("nftables: other changes kept interrupting the end of a masquerading")
 
@@ -77,7 +77,7 @@ def listed(sock: Socket) -> list[tuple[str, str]]:
     ]
 
 
-def mend(sock: Socket) -> None:
+def repair(sock: Socket) -> None:
     """What the map says and the rules and sets do not do."""
     for version in _FAMILIES:
         for packed, chain, owner, stands in _records(sock, version):
@@ -93,8 +93,8 @@ def _records(sock: Socket, version: int) -> list[tuple[bytes, str, str, bool]]:
     standing: dict[str, set[bytes]] = {}
     for name in {chain.decode() for _packed, chain, _owner in records}:
         if chains.count(name) == _RULES and _hook(name) in chains:
-            sets = (nft.elements(sock, family, _TABLE, one) for one in (_sources(name), _near(name)))
-            standing[name] = {key for one in sets for key, _data, _comment in one}
+            sets = (nft.elements(sock, family, _TABLE, set_elements) for set_elements in (_sources(name), _near(name)))
+            standing[name] = {key for set_elements in sets for key, _data, _comment in set_elements}
     return [
         (packed, chain.decode(), owner, {packed, _pair(packed, chain.decode())} <= standing.get(chain.decode(), set()))
         for packed, chain, owner in records
@@ -150,8 +150,8 @@ def _teardown(sock: Socket, family: int, chain: str) -> list[Message]:
     ]
 
 
-def _foundation(interface: Interface) -> list[Message]:
-    """Everything that elements of this length stand on; said again, it changes nothing."""
+def _base_messages(interface: Interface) -> list[Message]:
+    """Messages that create what elements of this prefix length need; repeated, they change nothing."""
     family, chain = _FAMILIES[interface.version], _chain(interface)
     address, hook = nft.ADDRESS[family], _hook(chain)
     near = [*nfx.destination(family), *nfx.masked(interface.netmask.packed), *nfx.source(family, nft.ADDRESS_BYTES[family] // 4)]
@@ -162,18 +162,18 @@ def _foundation(interface: Interface) -> list[Message]:
         nft.new_set(family, _TABLE, _near(chain), [address, address]),
         nft.chain(family, _TABLE, chain),
         nft.flush_chain(family, _TABLE, chain),
-        nft.rule(family, _TABLE, chain, [*near, *nfx.listed_in(_near(chain)), *nfx.leave()]),
-        nft.rule(family, _TABLE, chain, _stays(family, _MULTICAST[interface.version])),
+        nft.rule(family, _TABLE, chain, [*near, *nfx.in_set(_near(chain)), *nfx.return_verdict()]),
+        nft.rule(family, _TABLE, chain, _keeps_address(family, _MULTICAST[interface.version])),
         nft.rule(family, _TABLE, chain, nfx.masquerade()),
         nft.base_chain(family, _TABLE, hook, "nat", nft.POSTROUTING, nft.SRCNAT),
         nft.flush_chain(family, _TABLE, hook),
-        nft.rule(family, _TABLE, hook, [*nfx.source(family), *nfx.listed_in(_sources(chain)), *nfx.jump(chain)]),
+        nft.rule(family, _TABLE, hook, [*nfx.source(family), *nfx.in_set(_sources(chain)), *nfx.jump(chain)]),
     ]
 
 
-def _stays(family: int, network: Network) -> list[Any]:
+def _keeps_address(family: int, network: Network) -> list[Any]:
     within = [*nfx.masked(network.netmask.packed), *nfx.equals(network.network_address.packed)]
-    return [*nfx.destination(family), *within, *nfx.leave()]
+    return [*nfx.destination(family), *within, *nfx.return_verdict()]
 
 
 def _elements(interface: Interface, owner: str) -> list[Message]:

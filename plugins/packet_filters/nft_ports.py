@@ -63,7 +63,7 @@ def remove(sock: Socket, owner: str) -> list[tuple[PortMap, str]]:
 def listed(sock: Socket, owner: str = "") -> list[tuple[PortMap, str, str]]:
     """(port map, pod's address, owner) of all, or of one."""
     if owner:
-        attachments = [one for family in nft.ADDRESS if (one := _TABLE.find(sock, family, owner))]
+        attachments = [lookup for family in nft.ADDRESS if (lookup := _TABLE.find(sock, family, owner))]
     else:
         attachments = _TABLE.everything(sock)
     found = []
@@ -74,10 +74,10 @@ def listed(sock: Socket, owner: str = "") -> list[tuple[PortMap, str, str]]:
     return found
 
 
-def lacking(sock: Socket, addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> list[str]:
+def missing(sock: Socket, addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> list[str]:
     words = []
     for family, parts, elements in _plan(addresses, ports, options):
-        for missing in _TABLE.lacking(sock, family, owner, parts, elements):
+        for missing in _TABLE.missing(sock, family, owner, parts, elements):
             if isinstance(missing, Part):
                 words.append(f"the rules of part {missing.name}")
             elif missing.data:
@@ -87,8 +87,8 @@ def lacking(sock: Socket, addresses: list[str], ports: list[PortMap], options: P
     return words
 
 
-def mend(sock: Socket) -> None:
-    _TABLE.mend(sock)
+def repair(sock: Socket) -> None:
+    _TABLE.repair(sock)
 
 
 def _plan(addresses: list[str], ports: list[PortMap], options: PortOptions) -> list[tuple[int, list[Part], list[Element]]]:
@@ -149,10 +149,10 @@ def _conditions(version: int, options: PortOptions) -> tuple[str, list[Any]]:
 def _dnat(family: int, suffix: str, conditions: list[Any]) -> Part:
     name, local = f"ports{suffix}", [*conditions, *nfx.is_local()]
     types = {"any": [nft.PROTOCOL, nft.SERVICE], "at": [nft.ADDRESS[family], nft.PROTOCOL, nft.SERVICE]}
-    rules = [[*local, *_load(family, one), *nfx.translate_by(family, f"{name}-{one}")] for one in ("at", "any")]
+    rules = [[*local, *_load(family, lookup), *nfx.dnat_by(family, f"{name}-{lookup}")] for lookup in ("at", "any")]
     return Part(
         name,
-        sets={one: (types[one], [nft.ADDRESS[family], nft.SERVICE]) for one in types},
+        sets={lookup: (types[lookup], [nft.ADDRESS[family], nft.SERVICE]) for lookup in types},
         chains={
             "prerouting": ("nat", nft.PREROUTING, nft.DSTNAT + 2, rules),
             "output": ("nat", nft.OUTPUT, nft.DSTNAT + 2, rules),
@@ -163,10 +163,10 @@ def _dnat(family: int, suffix: str, conditions: list[Any]) -> Part:
 def _mark(family: int, bit: int, suffix: str, conditions: list[Any]) -> Part:
     name, local = f"mark{bit}{suffix}", [*conditions, *nfx.is_local()]
     types = {"any": [nft.PROTOCOL, nft.SERVICE], "at": [nft.ADDRESS[family], nft.PROTOCOL, nft.SERVICE]}
-    rules = [[*local, *_load(family, one), *nfx.listed_in(f"{name}-{one}"), *nfx.set_mark(bit)] for one in ("at", "any")]
+    rules = [[*local, *_load(family, lookup), *nfx.in_set(f"{name}-{lookup}"), *nfx.set_mark(bit)] for lookup in ("at", "any")]
     return Part(
         name,
-        sets={one: (types[one], None) for one in types},
+        sets={lookup: (types[lookup], None) for lookup in types},
         chains={
             "prerouting": ("nat", nft.PREROUTING, nft.DSTNAT + 1, rules),
             "output": ("nat", nft.OUTPUT, nft.DSTNAT + 1, rules),
@@ -178,7 +178,7 @@ def _masq(family: int, bit: int, length: int) -> Part:
     name, address = f"masq{bit}-{length}", nft.ADDRESS[family]
     mask = (((1 << length) - 1) << (nft.ADDRESS_BYTES[family] * 8 - length)).to_bytes(nft.ADDRESS_BYTES[family], "big")
     pair = [*nfx.source(family), *nfx.masked(mask), *nfx.destination(family, nft.ADDRESS_BYTES[family] // 4)]
-    rule = [*nfx.is_marked(bit), *pair, *nfx.listed_in(f"{name}-near"), *nfx.masquerade()]
+    rule = [*nfx.is_marked(bit), *pair, *nfx.in_set(f"{name}-near"), *nfx.masquerade()]
     return Part(
         name,
         sets={"near": ([address, address], None)},
@@ -189,14 +189,14 @@ def _masq(family: int, bit: int, length: int) -> Part:
 def _guard(family: int) -> Part:
     foreign = nfx.equals(nfx.interface_name("lo"), negated=True)
     within = [*nfx.masked(_LOOPBACK.netmask.packed), *nfx.equals(_LOOPBACK.network_address.packed)]
-    rule = [*nfx.in_name(), *foreign, *nfx.destination(family), *within, *nfx.drop()]
+    rule = [*nfx.input_interface(), *foreign, *nfx.destination(family), *within, *nfx.drop()]
     return Part("local", chains={"guard": ("filter", nft.PREROUTING, nft.RAW, [rule])})
 
 
-def _load(family: int, one: str) -> list[Any]:
-    """The key of map or set `one`."""
-    first = nft.ADDRESS_BYTES[family] // 4 if one == "at" else 0
-    address = nfx.destination(family) if one == "at" else []
+def _load(family: int, lookup: str) -> list[Any]:
+    """The key of map or set `lookup`."""
+    first = nft.ADDRESS_BYTES[family] // 4 if lookup == "at" else 0
+    address = nfx.destination(family) if lookup == "at" else []
     return [*address, *nfx.protocol(first), *nfx.destination_port(first + 1)]
 
 

@@ -78,7 +78,7 @@ def record(family: int, table: str, attachment: Attachment, *, must_be_new: bool
     messages = [nft.chain(family, table, chain, must_be_new=must_be_new)]
     messages += [] if must_be_new else [nft.flush_chain(family, table, chain)]
     messages += [nft.rule(family, table, chain, nfx.jump(part), attachment.owner) for part in attachment.parts]
-    return messages + [nft.rule(family, table, chain, nfx.leave(), str(element)) for element in attachment.elements]
+    return messages + [nft.rule(family, table, chain, nfx.return_verdict(), str(element)) for element in attachment.elements]
 
 
 def read_attachment(sock: Socket, family: int, table: str, chain: str) -> Attachment | None:

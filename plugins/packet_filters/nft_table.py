@@ -1,4 +1,4 @@
-"""A table of nftables in which everything has an owner, and from which everything goes with its owners.
+"""A table of nftables in which every element has an owner and is removed with it.
 
     table ip NAME
       chain PART              # a part that is in use: what belongs to it has names that start so
@@ -41,7 +41,7 @@ _MOST_EXPRESSIONS = 128
 
 
 class Part:
-    """What elements stand on; its sets, chains and shared elements are named "<name>-…"."""
+    """Sets and chains that elements need; its sets, chains and shared elements are named "<name>-…"."""
 
     __slots__ = ("chains", "is_complete", "name", "sets", "shared")
 
@@ -86,11 +86,11 @@ class Table:
         for _attempt in range(nft.ATTEMPTS):
             generation = sock.generation()
             earlier, claims = self.find(sock, family, owner), self._claims(sock, family)
-            messages = [*self._foundation(family, parts), *record(family, self.name, wanted, must_be_new=False)]
+            messages = [*self._base_messages(family, parts), *record(family, self.name, wanted, must_be_new=False)]
             messages += claims.change(owner, earlier, elements)
             unused = [name for name in earlier.parts if name not in wanted.parts] if earlier else []
             messages += [*claims.end_queue(), *self._ends(sock, family, unused)]
-            if sock.is_done(messages, generation, nft.CHANGED):
+            if sock.try_transact(messages, generation, nft.CHANGED):
                 return
         raise Unavailable(f"nftables: other changes kept interrupting that of table {self.name}")
 
@@ -100,13 +100,14 @@ class Table:
         return any(had)
 
     def find(self, sock: Socket, family: int, owner: str) -> Attachment | None:
+        """What `owner` has in this address family; None when it has nothing."""
         return read_attachment(sock, family, self.name, own_chain(owner))
 
     def everything(self, sock: Socket) -> list[Attachment]:
         """Of both families."""
-        return [one for family in nft.ADDRESS for one in read_all(sock, family, self.name)]
+        return [attachment for family in nft.ADDRESS for attachment in read_all(sock, family, self.name)]
 
-    def lacking(self, sock: Socket, family: int, owner: str, parts: list[Part], elements: list[Element]) -> list[Element | Part]:
+    def missing(self, sock: Socket, family: int, owner: str, parts: list[Part], elements: list[Element]) -> list[Element | Part]:
         """What is not there as `put` made it; what it rightly waits for is not lacking."""
         missing: list[Element | Part] = []
         for part in parts:
@@ -118,17 +119,17 @@ class Table:
         for element in elements:
             found = nft.find_element(sock, family, self.name, element.in_set, element.key)
             stands = found is not None and found[0] == element.data and is_same(found[1], owner)
-            if not stands and not claims.waits_rightly(element, owner):
+            if not stands and not claims.is_queued_correctly(element, owner):
                 missing.append(element)
         return missing
 
-    def mend(self, sock: Socket) -> None:
-        """What attachments lack is put back, as far as it is known from their records."""
+    def repair(self, sock: Socket) -> None:
+        """Restore what attachments lack, as far as their records tell."""
         for attachment in self.everything(sock):
             for _attempt in range(nft.ATTEMPTS):
                 generation = sock.generation()
-                messages = self._mending(sock, attachment)
-                if not messages or sock.is_done(messages, generation):
+                messages = self._repair_messages(sock, attachment)
+                if not messages or sock.try_transact(messages, generation):
                     break
 
     def _is_put_at_once(self, sock: Socket, family: int, owner: str, parts: list[Part], elements: list[Element]) -> bool:
@@ -143,24 +144,24 @@ class Table:
             return False
         messages = record(family, self.name, Attachment(family, owner, names, elements), must_be_new=True)
         messages += [nft.element(family, self.name, e.in_set, e.key, e.data, owner, must_be_new=True) for e in elements]
-        return sock.is_done(messages, generation)
+        return sock.try_transact(messages, generation)
 
-    def _mending(self, sock: Socket, attachment: Attachment) -> list[Message]:
+    def _repair_messages(self, sock: Socket, attachment: Attachment) -> list[Message]:
         family, owner = attachment.family, attachment.owner
         parts = [self._part(family, name) for name in attachment.parts]
-        missing = self.lacking(sock, family, owner, parts, attachment.elements)
-        lame = [part for part in missing if isinstance(part, Part) and part.is_complete]
-        lame += [part for part in parts if any(not self._has(sock, family, one) for one in part.shared)]
-        messages = self._foundation(family, lame) if lame else []
-        if any(isinstance(one, Element) for one in missing):
+        missing = self.missing(sock, family, owner, parts, attachment.elements)
+        incomplete = [part for part in missing if isinstance(part, Part) and part.is_complete]
+        incomplete += [part for part in parts if any(not self._has(sock, family, item) for item in part.shared)]
+        messages = self._base_messages(family, incomplete) if incomplete else []
+        if any(isinstance(item, Element) for item in missing):
             messages += self._claims(sock, family).change(owner, attachment, attachment.elements)
         return messages
 
     def _claims(self, sock: Socket, family: int) -> Claims:
         return Claims(sock, family, self.name, self._wider)
 
-    def _foundation(self, family: int, parts: list[Part]) -> list[Message]:
-        """Everything that `parts` are made of; said again, it changes nothing."""
+    def _base_messages(self, family: int, parts: list[Part]) -> list[Message]:
+        """Messages that create all of `parts`; repeated, they change nothing."""
         messages = [nft.table(family, self.name)]
         for part in parts:
             messages.append(nft.chain(family, self.name, part.name))
@@ -182,7 +183,7 @@ class Table:
             attachment = self.find(sock, family, owner)
             if attachment is None:
                 return False
-            if sock.is_done(self._removal(sock, attachment), generation):
+            if sock.try_transact(self._removal(sock, attachment), generation):
                 return True
         raise Unavailable(f"nftables: other changes kept interrupting that of table {self.name}")
 
@@ -202,12 +203,12 @@ class Table:
 
     def _teardown(self, sock: Socket, family: int, part: Part) -> list[Message]:
         """Of what is there: an administrator may have been quicker with some of it."""
-        chains = [name for name in (f"{part.name}-{one}" for one in part.chains) if self._has_chain(sock, family, name)]
-        sets = [name for name in (f"{part.name}-{one}" for one in part.sets) if nft.has_set(sock, family, self.name, name)]
-        shared = [one for one in part.shared if self._has(sock, family, one)]
+        chains = [name for name in (f"{part.name}-{suffix}" for suffix in part.chains) if self._has_chain(sock, family, name)]
+        sets = [name for name in (f"{part.name}-{suffix}" for suffix in part.sets) if nft.has_set(sock, family, self.name, name)]
+        shared = [suffix for suffix in part.shared if self._has(sock, family, suffix)]
         return [
             nft.remove_chain(family, self.name, part.name),
-            *(nft.remove_element(family, self.name, one.in_set, one.key) for one in shared),
+            *(nft.remove_element(family, self.name, suffix.in_set, suffix.key) for suffix in shared),
             *(nft.remove_chain(family, self.name, name) for name in chains),
             *(nft.remove_set(family, self.name, name) for name in sets),
         ]

@@ -50,9 +50,9 @@ class NftablesFilter:
         with _kernel("listing the port maps of nftables") as sock:
             return nft_ports.listed(sock)
 
-    def lacking_ports(self, addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> list[str]:
+    def missing_ports(self, addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> list[str]:
         with _kernel(f"checking the port maps of {owner}") as sock:
-            return nft_ports.lacking(sock, addresses, ports, options, owner)
+            return nft_ports.missing(sock, addresses, ports, options, owner)
 
     def admit(self, addresses: list[str], options: AdmissionOptions, owner: str) -> None:
         with _kernel(f"admitting {', '.join(addresses)} by nftables") as sock:
@@ -66,9 +66,9 @@ class NftablesFilter:
         with _kernel("listing what is admitted by nftables") as sock:
             return nft_admission.listed(sock)
 
-    def lacking_admission(self, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
+    def missing_admission(self, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
         with _kernel(f"checking the admission of {owner}") as sock:
-            return nft_admission.lacking(sock, addresses, options, owner)
+            return nft_admission.missing(sock, addresses, options, owner)
 
     def is_overruled(self, addresses: list[str], interface: str) -> bool:
         from plugins.packet_filters import refusals  # here: who maps ports and masquerades needs none of it
@@ -81,11 +81,11 @@ class NftablesFilter:
 
         return refusals.certain(refusals.packets(addresses, interface), [])
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         with _kernel("mending the rules of nftables") as sock:
-            nft_masquerade.mend(sock)
-            nft_ports.mend(sock)
-            nft_admission.mend(sock)
+            nft_masquerade.repair(sock)
+            nft_ports.repair(sock)
+            nft_admission.repair(sock)
 
 
 @contextmanager

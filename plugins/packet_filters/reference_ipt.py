@@ -33,7 +33,7 @@ def masquerades(network: str, container_id: str) -> list[str]:
     chain, found = _chain("CNI-", network, container_id), []
     for version, kind in _where("nat", chain):
         lines = ipt.rules(version, "nat", kind=kind) or []
-        masquerading = any(words[:2] == ["-A", chain] and ipt.after(words, "-j") == "MASQUERADE" for words in lines)
+        masquerading = any(words[:2] == ["-A", chain] and ipt.option_value(words, "-j") == "MASQUERADE" for words in lines)
         found += [_address(words, "-s") for words in ipt.jumps(lines, chain) if masquerading]
     return found
 
@@ -41,7 +41,7 @@ def masquerades(network: str, container_id: str) -> list[str]:
 def unmasquerade(network: str, container_id: str) -> None:
     chain = _chain("CNI-", network, container_id)
     for version, kind in _where("nat", chain):
-        with ipt.alone():
+        with ipt.locked():
             _remove_chain(version, kind, chain, ipt.rules(version, "nat", kind=kind) or [])
 
 
@@ -56,7 +56,7 @@ def unmap_ports(network: str, container_id: str) -> list[tuple[PortMap, str]]:
     """What there was, as `ports` tells it."""
     chain, had = _chain("CNI-DN-", network, container_id), []
     for version, kind in _where("nat", chain):
-        with ipt.alone():
+        with ipt.locked():
             lines = ipt.rules(version, "nat", kind=kind) or []
             had += _mapped(lines, chain)
             _remove_chain(version, kind, chain, lines)
@@ -73,16 +73,16 @@ def admitted(addresses: list[str]) -> set[str]:
     found = set()
     for version, kind in _where("filter", _FORWARD):
         for words in ipt.rules(version, "filter", _FORWARD, kind) or []:
-            if ipt.after(words, "-j") == "ACCEPT" and _address(words, "-s") in addresses:
+            if ipt.option_value(words, "-j") == "ACCEPT" and _address(words, "-s") in addresses:
                 found.add(_address(words, "-s"))
     return found
 
 
 def unadmit(addresses: set[str]) -> None:
     for version, kind in _where("filter", _FORWARD):
-        with ipt.alone():
+        with ipt.locked():
             lines = ipt.rules(version, "filter", kind=kind) or []
-            own = [words for words in lines if words[:2] == ["-A", _FORWARD] and ipt.after(words, "-j") == "ACCEPT"]
+            own = [words for words in lines if words[:2] == ["-A", _FORWARD] and ipt.option_value(words, "-j") == "ACCEPT"]
             gone = [words for words in own if {_address(words, "-s"), _address(words, "-d")} & addresses]
             if gone:
                 ends = _forward_ends(lines) if len(gone) == len(own) else []
@@ -113,7 +113,7 @@ def _where(table: str, chain: str) -> list[tuple[int, str]]:
         places = [(version, "nft") for version in ipt.FAMILIES if nft.has_chains(sock, _FAMILIES[version], table, [chain])]
     places += [(version, "legacy") for version in ipt.FAMILIES if table in ipt.legacy_tables(version)]
     programs = [(version, "" if ipt.default_kind(version) == kind else kind) for version, kind in places]
-    found = [(version, kind) for version, kind in programs if ipt.is_there(version, kind)]
+    found = [(version, kind) for version, kind in programs if ipt.is_installed(version, kind)]
     return [(version, kind) for version, kind in found if ipt.rules(version, table, chain, kind) is not None]
 
 
@@ -125,7 +125,7 @@ def _remove_chain(version: int, kind: str, chain: str, lines: list[list[str]]) -
     gone = [*ipt.removals(entries), ["-F", chain], ["-X", chain]]
     left = [words for words in lines if words[:2] == ["-A", _DNAT] and words not in entries]
     ends = _hostport_ends(lines) if any(words[1] == _DNAT for words in entries) and not left else []
-    if not ends or not ipt.is_restored(version, {"nat": [*gone, *ends]}, kind):
+    if not ends or not ipt.try_restore(version, {"nat": [*gone, *ends]}, kind):
         ipt.restore(version, {"nat": gone}, kind)
 
 
@@ -147,7 +147,7 @@ def _forward_ends(lines: list[list[str]]) -> list[list[str]]:
 
 
 def _address(words: list[str], option: str) -> str:
-    return ipt.after(words, option).partition("/")[0]
+    return ipt.option_value(words, option).partition("/")[0]
 
 
 def _chain(prefix: str, network: str, container_id: str) -> str:

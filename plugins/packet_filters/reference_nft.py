@@ -96,7 +96,7 @@ def unguard(sock: Socket, one: str) -> None:
         there = [name for name in chains if nft.has_chains(sock, _BRIDGE, _SPOOF_TABLE, [name])]
         messages = [nft.remove_rule(_BRIDGE, _SPOOF_TABLE, _SPOOF_BASE, handle) for handle in handles]
         messages += [nft.remove_chain(_BRIDGE, _SPOOF_TABLE, name) for name in there]
-        if not messages or sock.is_done(messages, generation):
+        if not messages or sock.try_transact(messages, generation):
             return
     raise Unavailable("nftables: other changes kept interrupting the end of the reference plugins' macspoofchk")
 
@@ -111,7 +111,7 @@ def _remove(sock: Socket, family: int, table: str, chains: tuple[str, ...], want
         messages = [nft.remove_rule(family, table, chain, rule.handle) for chain, rule in gone]
         if len(gone) == len(rules):
             messages = [nft.remove_whole_table(family, table)]
-        if sock.is_done(messages, generation):
+        if sock.try_transact(messages, generation):
             return
     raise Unavailable(f"nftables: other changes kept interrupting that of table {table}")
 

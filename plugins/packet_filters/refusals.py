@@ -76,7 +76,7 @@ def _by_iptables(version: int, kind: str, sent: list[Packet]) -> list[set[str]]:
     if not wanted or _TABLE not in ipt.legacy_tables(version):
         return []
     program = "" if ipt.default_kind(version) == kind else kind
-    lines = ipt.rules(version, _TABLE, kind=program) if ipt.is_there(version, program) else None
+    lines = ipt.rules(version, _TABLE, kind=program) if ipt.is_installed(version, program) else None
     return [ipt_forwarding.outcomes(lines, _CHAIN, packet) for packet in wanted] if lines else []
 
 

@@ -73,7 +73,7 @@ class NativeRuntime:
     def open_pod(self, pod: PodSpec) -> tuple[int, int]:
         for directory in (pod.directory, f"{pod.directory}/rootfs"):
             os.makedirs(directory, 0o700, exist_ok=True)
-        argument = {"pod": _plain(pod), "cgroups": self._context.cgroup_manager}
+        argument = {"pod": _to_json(pod), "cgroups": self._context.cgroup_manager}
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
             try:
@@ -113,7 +113,7 @@ class NativeRuntime:
         try:
             connection = self._monitors.connect(pod.id, pod.directory)
         except PodLost as error:
-            self._tell_ends(pod.id, pod.directory)
+            self._report_exits(pod.id, pod.directory)
             raise NotFound(str(error)) from error
         state = connection.call("state", {}, timeout=_STATE_SECONDS)
         return [_process(entry) for entry in state["containers"]]
@@ -127,7 +127,7 @@ class NativeRuntime:
         descriptors = []
         if profile and (profile.get("defaultAction") != "SCMP_ACT_ALLOW" or profile.get("syscalls")):
             descriptors.append(_memfd(self._filters.program(profile)))
-        request = {**_plain(container), "spec": spec}
+        request = {**_to_json(container), "spec": spec}
         try:
             result = self._monitors.get(container.pod_id).call("create", {"container": request}, descriptors)
         finally:
@@ -215,9 +215,9 @@ class NativeRuntime:
 
     def _lost(self, connection: Connection) -> None:
         _tell(self._context.on_pod_lost, connection.pod_id)
-        self._tell_ends(connection.pod_id, self._directories.get(connection.pod_id, ""))
+        self._report_exits(connection.pod_id, self._directories.get(connection.pod_id, ""))
 
-    def _tell_ends(self, pod_id: str, directory: str) -> None:
+    def _report_exits(self, pod_id: str, directory: str) -> None:
         """Kill what a dead monitor left, and tell how each of its containers ended as soon as it has."""
         ends = exit_record.read_all(f"{directory}/exits")
         killed = "the pod's monitor died, and the container was killed with it"
@@ -351,15 +351,15 @@ def _process(entry: dict[str, Any]) -> ContainerProcess:
     return ContainerProcess(**entry, exit=ContainerExit(**end) if end else None)
 
 
-def _plain(value: Any) -> dict[str, Any]:
+def _to_json(value: Any) -> dict[str, Any]:
     """A dataclass as a JSON object, one level deep; deeper ones as they need it."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
         if dataclasses.is_dataclass(item):
-            item = _plain(item)
+            item = _to_json(item)
         elif isinstance(item, (tuple, list)):
-            item = [_plain(part) if dataclasses.is_dataclass(part) else part for part in item]
+            item = [_to_json(part) if dataclasses.is_dataclass(part) else part for part in item]
         elif hasattr(item, "items"):
             item = dict(item)
         found[field.name] = item

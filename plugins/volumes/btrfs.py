@@ -31,7 +31,7 @@ class BtrfsBackend:
     """See runtime_core.interfaces.volume."""
 
     def __init__(self, directory: str, settings_: Mapping[str, object]) -> None:
-        settings.numbers(settings_, {})
+        settings.parse_numbers(settings_, {})
         self._layout = Layout(os.path.abspath(directory), _remove)
         root = os.open(self._layout.root, _DIRECTORY)
         try:
@@ -57,11 +57,11 @@ class BtrfsBackend:
         )
 
     def check(self, volume: Volume) -> None:
-        settings.choices(volume.parameters, {})
-        settings.file_system(volume, ("btrfs",))
+        settings.parse_choices(volume.parameters, {})
+        settings.check_file_system(volume, ("btrfs",))
 
     def round_size(self, required: int, limit: int, fs_type: str) -> int:
-        return sizes.rounded(required, limit, sizes.MIB)
+        return sizes.round_up(required, limit, sizes.MIB)
 
     def capacity(self) -> Capacity:
         return sizes.capacity(self._layout.root, sizes.MIB)
@@ -75,10 +75,10 @@ class BtrfsBackend:
                 if source is not None:
                     self._fill(directory, volume, source)
                 elif volume.access == "block":
-                    images.make(directory, volume.size, full=False)
+                    images.create(directory, volume.size, full=False)
                 else:
-                    sizes.need(directory, volume.size)
-                    subvolumes.make(directory, volume.size)
+                    sizes.check_free_space(directory, volume.size)
+                    subvolumes.create(directory, volume.size)
         except OSError as error:
             raise from_oserror(error, f"creating volume {volume.id}") from error
 
@@ -98,7 +98,7 @@ class BtrfsBackend:
             raise OutOfRange(f"capacity_range: {volume.size} bytes are less than the source has")
         if volume.access == "block":
             self._blocks.copy([(place, source.volume, directory)])
-            images.finish(directory, volume.size, full=False)
+            images.finish_copy(directory, volume.size, full=False)
         else:
             subvolumes.clone(place, directory, volume.size)
 
@@ -125,15 +125,19 @@ class BtrfsBackend:
             raise FailedPrecondition("a group has one instant only when all of its volumes are mounted ones, or all block")
         try:
             with self._layout.new_snapshots([snapshot_id for snapshot_id, _volume in pairs]) as made:
-                copies = [(self._layout.volume(volume.id), volume, made[one]) for one, volume in pairs if one in made]
+                copies = [
+                    (self._layout.volume(volume.id), volume, made[snapshot_id])
+                    for snapshot_id, volume in pairs
+                    if snapshot_id in made
+                ]
                 if not copies:
                     return
                 if pairs[0][1].access == "block":
                     self._blocks.copy(copies)
                     for directory in made.values():
-                        images.finish(directory, 0, full=False)
+                        images.finish_copy(directory, 0, full=False)
                 else:
-                    subvolumes.cut([(self._existing(volume), target) for _place, volume, target in copies])
+                    subvolumes.snapshot_at_one_instant([(self._existing(volume), target) for _place, volume, target in copies])
         except OSError as error:
             raise from_oserror(error, f"snapshot of {', '.join(volume.id for _one, volume in pairs)}") from error
 
@@ -190,8 +194,8 @@ class BtrfsBackend:
             return self._blocks.problems(volume, mounted)
         if not os.path.isdir(os.path.join(self._layout.volume(volume.id), _DATA)):
             return [Problem("ImageMissing", f"its subvolume in {self._layout.volume(volume.id)} is gone")]
-        found = health.of_mount(mounted) if mounted else []
-        if not found and self.usage(volume, mounted).available < sizes.SCRAP:
+        found = health.mount_problems(mounted) if mounted else []
+        if not found and self.usage(volume, mounted).available < sizes.FULL_TOLERANCE:
             found.append(Problem("QuotaExceeded", f"all of its {volume.size} bytes are used"))
         return found
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from runtime_core.errors import InvalidArgument, NotFound, OutOfRange, Unimplemented, from_oserror
 from runtime_core.interfaces.volume import Capacity, Extent, Features, Problem, Source, Usage, Volume
 from runtime_core.kernel import failpoint
-from runtime_core.volumes import health, settings, shared_mount, sizes, tree, tree_cut
+from runtime_core.volumes import health, settings, shared_mount, sizes, tree, tree_copy
 from runtime_core.volumes.layout import Layout
 from runtime_core.volumes.projects import Projects
 
@@ -27,7 +27,7 @@ class DirectoryBackend:
     """See runtime_core.interfaces.volume."""
 
     def __init__(self, directory: str, settings_: Mapping[str, object]) -> None:
-        settings.numbers(settings_, {})
+        settings.parse_numbers(settings_, {})
         self._layout = Layout(os.path.abspath(directory), tree.remove)
         self._projects = Projects(self._layout.root)
         self._layout.recover()
@@ -46,7 +46,7 @@ class DirectoryBackend:
     def check(self, volume: Volume) -> None:
         if volume.access != "mount":
             raise InvalidArgument("access: a directory is no block device; the loop back end has block volumes")
-        settings.file_system(volume, (self._projects.fs_type,))
+        settings.check_file_system(volume, (self._projects.fs_type,))
         if self._is_limited(volume) and not self._projects.enforced:
             raise InvalidArgument(
                 "parameters.enforcement: the file system of the volumes has no project quota that is on (ext4 made with "
@@ -54,15 +54,15 @@ class DirectoryBackend:
             )
 
     def _is_limited(self, volume: Volume) -> bool:
-        return settings.choices(volume.parameters, _PARAMETERS)["enforcement"] == "quota"
+        return settings.parse_choices(volume.parameters, _PARAMETERS)["enforcement"] == "quota"
 
     def round_size(self, required: int, limit: int, fs_type: str) -> int:
-        return sizes.rounded(required, limit, sizes.MIB)
+        return sizes.round_up(required, limit, sizes.MIB)
 
     def capacity(self) -> Capacity:
         return sizes.capacity(self._layout.root, sizes.MIB)
 
-    # ---- the controller's half
+    # ---- the controller service
 
     def create(self, volume: Volume, source: Source | None) -> None:
         self.check(volume)
@@ -70,7 +70,7 @@ class DirectoryBackend:
             return
         try:
             with self._layout.new_volume(volume.id) as directory:
-                sizes.need(directory, volume.size)
+                sizes.check_free_space(directory, volume.size)
                 path = os.path.join(directory, _UNFINISHED)
                 if source is None:
                     os.mkdir(path, 0o755)
@@ -96,10 +96,10 @@ class DirectoryBackend:
             raise NotFound(f"{source.kind} {source.id} does not exist")
         if volume.size < source.volume.size:
             raise OutOfRange(f"capacity_range: {volume.size} bytes are less than the source has")
-        tree_cut.cut([(original, path)], lambda made: self._assign(made, volume))
+        tree_copy.copy_at_one_instant([(original, path)], lambda made: self._assign(made, volume))
 
     def delete(self, volume_id: str) -> None:
-        project = self._projects.of(self._data(volume_id))
+        project = self._projects.project_of(self._data(volume_id))
         self._layout.delete_volume(volume_id)
         self._projects.release(project)
 
@@ -125,7 +125,9 @@ class DirectoryBackend:
         try:
             with self._layout.new_snapshots([snapshot_id for snapshot_id, _volume in pairs]) as made:
                 if made:
-                    tree_cut.cut([(self._existing(volume), os.path.join(made[one], _DATA)) for one, volume in pairs])
+                    tree_copy.copy_at_one_instant(
+                        [(self._existing(volume), os.path.join(made[snapshot_id], _DATA)) for snapshot_id, volume in pairs]
+                    )
         except OSError as error:
             raise from_oserror(error, f"snapshot of {', '.join(volume.id for _one, volume in pairs)}") from error
 
@@ -144,7 +146,7 @@ class DirectoryBackend:
     def snapshots(self) -> set[str]:
         return self._layout.snapshots()
 
-    # ---- the node's half
+    # ---- the node service
 
     def mount(self, volume: Volume, flags: Sequence[str], *, read_only: bool) -> int:
         try:
@@ -163,14 +165,14 @@ class DirectoryBackend:
 
     def usage(self, volume: Volume, mounted: str) -> Usage:
         """With a quota statfs(2) tells of the project, without one of the whole file system, as it is the only limit."""
-        return sizes.of_mount(self._existing(volume))
+        return sizes.mount_usage(self._existing(volume))
 
     def problems(self, volume: Volume, mounted: str) -> list[Problem]:
         path = self._data(volume.id)
         if not os.path.isdir(path):
             return [Problem("ImageMissing", f"its directory {path} is gone")]
-        found = health.of_mount(mounted) if mounted else []
+        found = health.mount_problems(mounted) if mounted else []
         limit, used = (0, 0) if found else self._projects.usage(path)
-        if limit and used + sizes.SCRAP > limit:
+        if limit and used + sizes.FULL_TOLERANCE > limit:
             found.append(Problem("QuotaExceeded", f"all of its {limit} bytes are used"))
         return found

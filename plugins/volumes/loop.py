@@ -29,13 +29,13 @@ class LoopBackend:
     """See runtime_core.interfaces.volume."""
 
     def __init__(self, directory: str, settings_: Mapping[str, object]) -> None:
-        limits = settings.numbers(settings_, _SETTINGS)
+        limits = settings.parse_numbers(settings_, _SETTINGS)
         self._layout = Layout(os.path.abspath(directory), _remove)
         self._node = ImageVolumes(
             self._layout, freeze_seconds=limits["freeze-timeout"], program_seconds=limits["program-timeout"]
         )
         self._file_systems = image_filesystem.preferred()
-        self._node.thaw_left()
+        self._node.unfreeze_leftover()
         self._layout.recover()
 
     def features(self) -> Features:
@@ -52,11 +52,11 @@ class LoopBackend:
         )
 
     def check(self, volume: Volume) -> None:
-        settings.choices(volume.parameters, _PARAMETERS)
-        settings.file_system(volume, image_filesystem.FILE_SYSTEMS)
+        settings.parse_choices(volume.parameters, _PARAMETERS)
+        settings.check_file_system(volume, image_filesystem.FILE_SYSTEMS)
 
     def round_size(self, required: int, limit: int, fs_type: str) -> int:
-        return sizes.rounded(required, limit, image_filesystem.SMALLEST.get(fs_type, sizes.MIB))
+        return sizes.round_up(required, limit, image_filesystem.SMALLEST.get(fs_type, sizes.MIB))
 
     def capacity(self) -> Capacity:
         return sizes.capacity(self._layout.root, sizes.MIB)
@@ -68,7 +68,7 @@ class LoopBackend:
         try:
             with self._layout.new_volume(volume.id) as directory:
                 if source is None:
-                    images.make(directory, volume.size, full=_full(volume))
+                    images.create(directory, volume.size, full=_full(volume))
                 else:
                     self._fill(directory, volume, source)
         except OSError as error:
@@ -83,7 +83,7 @@ class LoopBackend:
         if volume.size < os.stat(os.path.join(place, images.NAME)).st_size:
             raise OutOfRange(f"capacity_range: {volume.size} bytes are less than the source has")
         self._node.copy([(place, source.volume, directory)])
-        images.finish(directory, volume.size, full=_full(volume))
+        images.finish_copy(directory, volume.size, full=_full(volume))
 
     def delete(self, volume_id: str) -> None:
         self._node.release(volume_id)
@@ -110,9 +110,9 @@ class LoopBackend:
             with self._layout.new_snapshots([snapshot_id for snapshot_id, _volume in pairs]) as made:
                 if not made:
                     return
-                self._node.copy([(self._layout.volume(volume.id), volume, made[one]) for one, volume in pairs])
+                self._node.copy([(self._layout.volume(volume.id), volume, made[snapshot_id]) for snapshot_id, volume in pairs])
                 for directory in made.values():
-                    images.finish(directory, 0, full=False)
+                    images.finish_copy(directory, 0, full=False)
         except OSError as error:
             raise from_oserror(error, f"snapshot of {', '.join(volume.id for _one, volume in pairs)}") from error
 
@@ -154,7 +154,7 @@ class LoopBackend:
 
 
 def _full(volume: Volume) -> bool:
-    return settings.choices(volume.parameters, _PARAMETERS)["allocation"] == "full"
+    return settings.parse_choices(volume.parameters, _PARAMETERS)["allocation"] == "full"
 
 
 def _remove(path: str) -> None:

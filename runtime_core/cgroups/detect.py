@@ -7,7 +7,7 @@ from pathlib import Path
 from runtime_core.errors import FailedPrecondition
 
 
-def detected(mountinfo: str = "") -> str:
+def detect_version(mountinfo: str = "") -> str:
     """ "v1" or "v2"; FailedPrecondition when neither hierarchy has the memory controller."""
     text = mountinfo or Path("/proc/self/mountinfo").read_text()
     for line in text.splitlines():

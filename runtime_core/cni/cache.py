@@ -44,6 +44,7 @@ class Cache:
             raise from_oserror(error, f"CNI cache {directory}") from error
 
     def put(self, attachment: Attachment) -> None:
+        """Write the attachment's file, atomically."""
         path = self._path(attachment.network, attachment.container_id, attachment.interface)
         temporary = path.with_name(f".{path.name}")
         try:
@@ -60,10 +61,12 @@ class Cache:
             path.unlink(missing_ok=True)
 
     def of_container(self, container_id: str) -> list[Attachment]:
+        """Attachments of one container, ours and libcni's."""
         foreign = [attachment for attachment in self._foreign() if attachment.container_id == container_id]
         return _merged(self._read(f"{container_id}:"), foreign)
 
     def all(self) -> list[Attachment]:
+        """All attachments, ours and libcni's."""
         return _merged(self._read(""), self._foreign())
 
     def _read(self, prefix: str) -> list[Attachment]:
@@ -78,6 +81,7 @@ class Cache:
         return found
 
     def remove(self, network: str, container_id: str, interface: str) -> None:
+        """Forget one attachment, libcni's file too. Idempotent."""
         self._path(network, container_id, interface).unlink(missing_ok=True)
         if self._libcni is not None:
             (self._libcni / f"{network}-{container_id}-{interface}").unlink(missing_ok=True)

@@ -23,6 +23,8 @@ _VALID = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 
 class Caller:
+    """Executes the verbs over all plugins of a list, and keeps the cache."""
+
     def __init__(self, plugins: Plugins, cache: Cache) -> None:
         self._plugins, self._cache = plugins, cache
 
@@ -98,10 +100,10 @@ class Caller:
                 except TrivetError as error:
                     errors.append(error)
         if network is not None:
-            errors += self.ask_garbage(network, [(a.container_id, a.interface) for a in valid if a.network == network.name])
+            errors += self.call_gc(network, [(a.container_id, a.interface) for a in valid if a.network == network.name])
         return errors
 
-    def ask_garbage(self, network: NetworkList, valid: list[tuple[str, str]] | None) -> list[TrivetError]:
+    def call_gc(self, network: NetworkList, valid: list[tuple[str, str]] | None) -> list[TrivetError]:
         """GC by the plugins of `network`; the errors. `valid` are (container id, interface); None where the caller does
         not know who stands, and then nothing is said about it."""
         errors: list[TrivetError] = []

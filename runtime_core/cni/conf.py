@@ -21,6 +21,8 @@ _OBJECTS = ("ipam", "capabilities", "runtimeConfig", "args", "dns")
 
 @dataclass(frozen=True, slots=True)
 class NetworkList:
+    """A network configuration list (specification section 1), checked."""
+
     name: str
     version: str
     plugins: tuple[dict[str, Any], ...]

@@ -149,7 +149,7 @@ class Plugins:
         with process:
             try:
                 seconds = min(self._timeout, _SHORTER.get(verb, self._timeout))
-                output, complaint = _Conversation(process, json.dumps(request.config).encode()).run(what, seconds)
+                output, complaint = _PluginExchange(process, json.dumps(request.config).encode()).run(what, seconds)
             except TrivetError:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
@@ -168,7 +168,7 @@ def _guarded(what: str, run: Callable[[], Answer]) -> Answer:
         raise PluginFailed(what, 999, f"{type(error).__name__}: {error}"[:_MOST_MESSAGE]) from error
 
 
-class _Conversation:
+class _PluginExchange:
     """Configuration in, output out, within a budget of bytes and of seconds."""
 
     def __init__(self, process: subprocess.Popen[bytes], text: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The answer of STATUS, kept: whoever looks at it never waits for a plugin."""
+"""The cached answer of STATUS, so that no caller waits for a plugin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNKNOWN = NetworkStatus(
 
 
 class Readiness:
-    """Asks in a thread of its own, one question at a time; nobody looks, nobody is asked."""
+    """Asks in a thread of its own, one question at a time, and only when somebody reads the answer."""
 
     def __init__(self, ask: Callable[[], NetworkStatus], fresh_seconds: float = _FRESH_SECONDS) -> None:
         self._ask, self._fresh_seconds = ask, fresh_seconds
@@ -27,21 +27,21 @@ class Readiness:
         self._is_wanted = self._is_closed = False
         threading.Thread(target=self._run, name="cni-status", daemon=True).start()
 
-    def look(self) -> NetworkStatus:
-        """The last answer. Where it is old, the next look sees a new one."""
+    def latest(self) -> NetworkStatus:
+        """The last answer. When it is old, a new one is requested for the next call."""
         with self._changed:
             if time.monotonic() - self._answered_at >= self._fresh_seconds:
-                self._want()
+                self._request_answer()
             return self._answer
 
-    def renew(self) -> None:
-        """There is something new to ask about; until it is answered, the old answer stands."""
+    def refresh(self) -> None:
+        """Request a new answer; until it comes, the old one is returned."""
         with self._changed:
             self._generation += 1
-            self._want()
+            self._request_answer()
 
-    def forget(self) -> None:
-        """There is nothing to ask about."""
+    def clear(self) -> None:
+        """Drop the answer: there is no network to ask about."""
         with self._changed:
             self._generation += 1
             self._answer, self._is_wanted = _UNKNOWN, False
@@ -52,11 +52,12 @@ class Readiness:
             self._changed.wait_for(lambda: self._answered_at > 0, seconds)
 
     def close(self) -> None:
+        """End the thread; a question that is being asked is not waited for."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
 
-    def _want(self) -> None:
+    def _request_answer(self) -> None:
         self._is_wanted = True
         self._changed.notify_all()
 

@@ -52,12 +52,13 @@ class Request:
         packet_filter: str = "",
     ) -> None:
         """`packet_filter`: the node's driver, by its entry point, for runtime_core.network.packet_filter."""
-        self.config, self.container_id, self.netns, self.interface = _spelt(config), container_id, netns, interface
+        self.config, self.container_id, self.netns, self.interface = _normalize_spelling(config), container_id, netns, interface
         self.args, self.path, self.previous = args or {}, path, previous
         self.delegate, self.packet_filter = delegate, packet_filter
 
     @property
     def network(self) -> str:
+        """The network's name, from the configuration."""
         return str(self.config["name"])
 
     @property
@@ -112,22 +113,22 @@ def previous_result(config: dict[str, Any], verb: str) -> dict[str, Any] | None:
         return None
 
 
-def _spelt(config: dict[str, Any]) -> dict[str, Any]:
+def _normalize_spelling(config: dict[str, Any]) -> dict[str, Any]:
     runtime = config.get("runtimeConfig")
     if not isinstance(runtime, dict) or not runtime:
         return config
-    return {**config, "runtimeConfig": {key: _spelt_value(key, value) for key, value in runtime.items()}}
+    return {**config, "runtimeConfig": {key: _normalize_value(key, value) for key, value in runtime.items()}}
 
 
-def _spelt_value(key: str, value: Any) -> Any:
+def _normalize_value(key: str, value: Any) -> Any:
     """Of the capabilities whose objects' keys are known; others may hold names that are somebody's own."""
-    return _spelt_keys(value) if key in ("portMappings", "bandwidth", "ipRanges") else value
+    return _normalize_keys(value) if key in ("portMappings", "bandwidth", "ipRanges") else value
 
 
-def _spelt_keys(value: Any) -> Any:
+def _normalize_keys(value: Any) -> Any:
     if isinstance(value, dict):
         return {_SPELLINGS.get(str(key).lower(), key): inner for key, inner in value.items()}
-    return [_spelt_keys(inner) for inner in value] if isinstance(value, list) else value
+    return [_normalize_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 def is_plugin_name(kind: Any) -> bool:

@@ -86,6 +86,7 @@ def pod_addresses(result: dict[str, Any]) -> list[str]:
 
 
 def check_version(version: Any, field: str = "cniVersion") -> None:
+    """InvalidArgument, naming `field`, unless the version is one of VERSIONS."""
     if version not in VERSIONS:
         raise InvalidArgument(f"{field}: {version!r} is not one of {', '.join(VERSIONS)}")
 

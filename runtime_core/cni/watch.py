@@ -36,10 +36,12 @@ class WatchedDirectory:
 
     @property
     def network(self) -> NetworkList | None:
+        """The first valid list as last read; None when there is none."""
         return self._state[0]
 
     @property
     def problem(self) -> str:
+        """Why `network` is None; "" when it is not."""
         return self._state[1]
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import stat
 import struct
 import termios
 
-from runtime_core.container.program import give_stdio, take_stdio
+from runtime_core.container.program import chown_stdio, install_stdio
 from runtime_core.errors import FailedPrecondition, from_oserror
 from runtime_core.kernel import mounts, syscalls
 
@@ -33,9 +33,9 @@ def open_console(size: dict[str, int], uid: int, *, at_dev_console: bool) -> int
         fcntl.ioctl(master, termios.TIOCSWINSZ, window)
     if at_dev_console:
         _bind_at_dev_console(peer)
-    give_stdio((peer, peer, peer), uid)
+    chown_stdio((peer, peer, peer), uid)
     fcntl.ioctl(peer, termios.TIOCSCTTY, 0)
-    take_stdio((peer, peer, peer))
+    install_stdio((peer, peer, peer))
     os.close(peer)
     return master
 

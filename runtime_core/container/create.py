@@ -47,7 +47,7 @@ def _set_up(request: CreateRequest) -> Init:
             raise parent.died(request, "its init died while it was set up")
     except BaseException:
         child.channel.close()
-        parent.end(child.pid, child.pidfd)
+        parent.kill_child(child.pid, child.pidfd)
         raise
     child.channel.settimeout(None)
     if descriptors:

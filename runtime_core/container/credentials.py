@@ -53,8 +53,8 @@ class Credentials:
         if self.ambient & ~self.permitted or self.effective & ~self.permitted:
             raise InvalidArgument("process.capabilities: effective and ambient must be within permitted")
 
-    def take_user(self) -> None:
-        """Limits, groups and ids. The capabilities stay until `take_privileges`."""
+    def set_user(self) -> None:
+        """Limits, groups and ids. The capabilities stay until `set_privileges`."""
         for kind, soft, hard, name in self.rlimits:
             try:
                 resource.setrlimit(kind, (soft, hard))
@@ -68,7 +68,7 @@ class Credentials:
         os.setresuid(self.uid, self.uid, self.uid)
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
 
-    def take_privileges(self) -> None:
+    def set_privileges(self) -> None:
         """Capabilities, no_new_privs and the seccomp filter; only exec may follow.
 
         Without no_new_privs the filter needs CAP_SYS_ADMIN, so it is loaded before that goes, and

@@ -12,8 +12,8 @@ import socket
 from runtime_core.container import init, messages
 from runtime_core.container.console import open_console
 from runtime_core.container.credentials import Credentials, adjust_oom_score
-from runtime_core.container.parent import end
-from runtime_core.container.program import Program, give_stdio, take_stdio
+from runtime_core.container.parent import kill_child
+from runtime_core.container.program import Program, chown_stdio, install_stdio
 from runtime_core.errors import FailedPrecondition
 from runtime_core.kernel import namespaces, syscalls
 
@@ -54,7 +54,7 @@ class ExecRequest:
         self.user_namespace = user_namespace
 
 
-class Executed:
+class ExecProcess:
     """A process whose exec has succeeded; `console` is its terminal's master, or -1."""
 
     __slots__ = ("console", "pid", "pidfd")
@@ -63,14 +63,14 @@ class Executed:
         self.pid, self.pidfd, self.console = pid, pidfd, console
 
 
-def execute(request: ExecRequest) -> Executed:
+def execute(request: ExecRequest) -> ExecProcess:
     """Returns once the exec has succeeded; raises its reason otherwise.
 
     The process leads a session of its own, by which its descendants are found again.
     """
     credentials = Credentials(request.process, request.seccomp)
     program = Program(request.process)
-    ours, theirs = messages.pair()
+    ours, theirs = messages.socket_pair()
     try:
         try:
             pid, pidfd = namespaces.fork_into(request.init_pidfd, 0)
@@ -80,7 +80,7 @@ def execute(request: ExecRequest) -> Executed:
             _run(theirs, request, credentials, program)
         theirs.close()
         ours.settimeout(_SECONDS)
-        return Executed(pid, pidfd, _await_exec(ours, pid, pidfd))
+        return ExecProcess(pid, pidfd, _await_exec(ours, pid, pidfd))
     finally:
         ours.close()
         theirs.close()
@@ -96,7 +96,7 @@ def _await_exec(channel: socket.socket, pid: int, pidfd: int) -> int:
     except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)
-        end(pid, pidfd)
+        kill_child(pid, pidfd)
         raise
     return descriptors[0] if descriptors else -1
 
@@ -108,19 +108,19 @@ def _run(channel: socket.socket, request: ExecRequest, credentials: Credentials,
         _enter(step, channel, request, credentials)
         step.doing = "preparing the process"
         credentials.check_privileges()
-        console = _take_streams(request, credentials.uid)
+        console = _set_up_streams(request, credentials.uid)
         program.enter_directory()
         messages.send(channel, messages.CREATED, b"", console)
         for descriptor in console:
             os.close(descriptor)
-        init.become(credentials, program, channel)
+        init.execute_program(credentials, program, channel)
     except Exception as error:  # noqa: BLE001  the edge of a process: the parent raises it again
         messages.send_failure(channel, error, step.doing)
     os._exit(127)
 
 
 def _enter(step: init.Step, channel: socket.socket, request: ExecRequest, credentials: Credentials) -> None:
-    init.leave_parent({channel.fileno(), request.init_pidfd, request.user_namespace, *request.stdio})
+    init.detach_from_parent({channel.fileno(), request.init_pidfd, request.user_namespace, *request.stdio})
     os.setsid()
     credentials.open_label()
     step.doing = "setting oom_score_adj"
@@ -131,7 +131,7 @@ def _enter(step: init.Step, channel: socket.socket, request: ExecRequest, creden
     step.doing = "giving the standard streams to the user"
     owner = init.host_uid(credentials, request.user_namespace)
     if not request.process.get("terminal"):
-        give_stdio(request.stdio, owner)
+        chown_stdio(request.stdio, owner)
     step.doing = "entering the container"
     has_user_namespace = request.user_namespace >= 0
     try:
@@ -145,8 +145,8 @@ def _enter(step: init.Step, channel: socket.socket, request: ExecRequest, creden
     syscalls.new_session_keyring("trivet")
 
 
-def _take_streams(request: ExecRequest, uid: int) -> tuple[int, ...]:
+def _set_up_streams(request: ExecRequest, uid: int) -> tuple[int, ...]:
     if request.process.get("terminal"):
         return (open_console(request.process.get("consoleSize") or {}, uid, at_dev_console=False),)
-    take_stdio(request.stdio)
+    install_stdio(request.stdio)
     return ()

@@ -15,7 +15,7 @@ import socket
 from runtime_core.container import devices, messages, root_mount, rootfs, sysctls
 from runtime_core.container.console import open_console
 from runtime_core.container.credentials import Credentials, adjust_oom_score
-from runtime_core.container.program import Program, give_stdio, take_stdio
+from runtime_core.container.program import Program, chown_stdio, install_stdio
 from runtime_core.errors import InvalidArgument
 from runtime_core.kernel import failpoint, namespaces, syscalls
 
@@ -45,26 +45,26 @@ def run(channel: socket.socket, request: CreateRequest, joined: dict[str, int], 
     os._exit(127)
 
 
-def run_through(
+def run_intermediate(
     channel: socket.socket,
     parent: socket.socket,
     request: CreateRequest,
     joined: dict[str, int],
     made: set[str],
 ) -> None:
-    """In a process between parent and init: gather from the host, enter the user namespace, fork the
+    """In a process between parent and init: prepare what comes from the host, enter the user namespace, fork the
     init as the parent's child and send its PID to `parent`. Never returns."""
     step = Step()
     try:
-        _Setup(step, channel, request, made).run_through(joined, parent)
+        _Setup(step, channel, request, made).run_intermediate(joined, parent)
     except Exception as error:  # noqa: BLE001  as above
         messages.send_failure(parent, error, step.doing)
         os._exit(127)
     os._exit(0)
 
 
-def leave_parent(kept: set[int]) -> None:
-    """Give up what a fork has of its parent: descriptors, signal handling, being looked into.
+def detach_from_parent(kept: set[int]) -> None:
+    """Drop what a fork inherits from its parent: descriptors, signal handling, dumpability.
 
     The garbage collector stops: objects of the parent that it would find close descriptors by number.
     """
@@ -76,14 +76,14 @@ def leave_parent(kept: set[int]) -> None:
     os.umask(0)
 
 
-def become(credentials: Credentials, program: Program, channel: socket.socket) -> None:
-    """The last stretch of every process in a container: credentials, then exec."""
-    credentials.take_user()
+def execute_program(credentials: Credentials, program: Program, channel: socket.socket) -> None:
+    """The last steps of every process in a container: credentials, then exec."""
+    credentials.set_user()
     # A change of ids clears this signal, so it is set again.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     end_if_orphaned(channel)
     syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
-    credentials.take_privileges()
+    credentials.set_privileges()
     program.execute()
 
 
@@ -134,22 +134,22 @@ class _Setup:
 
     def run(self, joined: dict[str, int]) -> None:
         request = self.request
-        leave_parent({self.channel.fileno(), *request.stdio, *joined.values()})
+        detach_from_parent({self.channel.fileno(), *request.stdio, *joined.values()})
         end_if_orphaned(self.channel)  # who cleans up after the parent looks for a cgroup once
         self._create_cgroup()
         self._enter_namespaces({kind: joined[kind] for kind in joined if kind != "pid"})
         self.step.doing = "preparing the root file system"
-        tree = rootfs.gather(request.root, request.spec)
+        tree = rootfs.prepare_mounts(request.root, request.spec)
         self._finish(tree, self.credentials.uid, joins_cgroups=True)
 
-    def run_through(self, joined: dict[str, int], parent: socket.socket) -> None:
+    def run_intermediate(self, joined: dict[str, int], parent: socket.socket) -> None:
         request = self.request
-        leave_parent({self.channel.fileno(), parent.fileno(), *request.stdio, *joined.values()})
+        detach_from_parent({self.channel.fileno(), parent.fileno(), *request.stdio, *joined.values()})
         end_if_orphaned(parent)
         self._create_cgroup()
         self.step.doing = "preparing the root file system"
-        tree = rootfs.gather(request.root, request.spec, joined["user"])
-        give_stdio(request.stdio, host_uid(self.credentials, joined["user"]))
+        tree = rootfs.prepare_mounts(request.root, request.spec, joined["user"])
+        chown_stdio(request.stdio, host_uid(self.credentials, joined["user"]))
         self._adjust_oom_score()
         self.step.doing = "joining cgroups"
         request.cgroups.attach(request.cgroup_path, 0)
@@ -188,15 +188,15 @@ class _Setup:
         null = rootfs.host_null()
         self.credentials.open_label()
         self.step.doing = "setting the hostname"
-        self._name_host()
+        self._set_host_name()
         self.step.doing = "setting sysctls"
         sysctls.write(spec["linux"].get("sysctl") or {})
         if joins_cgroups:
             self._adjust_oom_score()
         self.step.doing = "building the root file system"
-        rootfs.enter(tree, spec, null, lambda: self._join_cgroups(attach=joins_cgroups))
+        rootfs.enter_root(tree, spec, null, lambda: self._join_cgroups(attach=joins_cgroups))
         os.close(null)
-        console = self._take_streams(stdio_owner)
+        console = self._set_up_streams(stdio_owner)
         self.step.doing = "entering the working directory"
         self.credentials.check_privileges()
         self.program.enter_directory()
@@ -208,9 +208,9 @@ class _Setup:
             os._exit(1)  # the parent has gone, or has given up
         self.step.doing = "taking on the user"
         failpoint.hit("container.init.exec")
-        become(self.credentials, self.program, self.channel)
+        execute_program(self.credentials, self.program, self.channel)
 
-    def _name_host(self) -> None:
+    def _set_host_name(self) -> None:
         spec = self.request.spec
         for key, call in (("hostname", syscalls.sethostname), ("domainname", syscalls.setdomainname)):
             name = spec.get(key, "").encode()
@@ -230,14 +230,14 @@ class _Setup:
             syscalls.unshare(syscalls.CLONE_NEWCGROUP)
         self.step.doing = "building the root file system"
 
-    def _take_streams(self, stdio_owner: int) -> tuple[int, ...]:
+    def _set_up_streams(self, stdio_owner: int) -> tuple[int, ...]:
         process = self.request.spec["process"]
         if process.get("terminal"):
             self.step.doing = "opening the terminal"
             size = process.get("consoleSize") or {}
             return (open_console(size, self.credentials.uid, at_dev_console=True),)
         self.step.doing = "taking the standard streams"
-        take_stdio(self.request.stdio)
+        install_stdio(self.request.stdio)
         if stdio_owner >= 0:
-            give_stdio((0, 1, 2), stdio_owner)
+            chown_stdio((0, 1, 2), stdio_owner)
         return ()

@@ -21,7 +21,7 @@ START, CREATED, FAILED, PID = b"start", b"created", b"failed", b"pid"
 _MOST_BYTES = 32 * 1024
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def socket_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
 
 
@@ -44,9 +44,9 @@ def receive(channel: socket.socket) -> tuple[bytes, bytes, list[int]]:
     return kind, payload, descriptors
 
 
-def send_failure(channel: socket.socket, error: Exception, doing: str) -> None:
+def send_failure(channel: socket.socket, error: Exception, action: str) -> None:
     """Report what stopped this side, so that the other raises the same."""
-    named = from_exception(error, doing)
+    named = from_exception(error, action)
     text = str(named)[: _MOST_BYTES // 16]  # JSON makes up to twelve bytes of a character
     report = {"kind": type(named).__name__, "message": text}
     try:

@@ -43,10 +43,10 @@ def fork(request: CreateRequest) -> Init:
     try:
         joined |= request.namespaces
         made = {entry["type"] for entry in wanted} - joined.keys() - _already_in(wanted, joined)
-        ours, theirs = messages.pair()
+        ours, theirs = messages.socket_pair()
         try:
             if "user" in joined:
-                pid, pidfd = _fork_through(request, joined, made, ours, theirs)
+                pid, pidfd = _fork_intermediate(request, joined, made, ours, theirs)
             else:
                 pid, pidfd = _fork(request, joined, made, ours, theirs)
         except BaseException:
@@ -60,7 +60,7 @@ def fork(request: CreateRequest) -> Init:
     return Init(pid, pidfd, ours)
 
 
-def end(pid: int, pidfd: int) -> None:
+def kill_child(pid: int, pidfd: int) -> None:
     """Kill and reap a child that will not be used; one that hangs in the kernel stays."""
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -126,22 +126,22 @@ def _fork(
     return pid, pidfd
 
 
-def _fork_through(
+def _fork_intermediate(
     request: CreateRequest, joined: dict[str, int], made: set[str], ours: socket.socket, theirs: socket.socket
 ) -> tuple[int, int]:
-    reader, writer = messages.pair()
+    reader, writer = messages.socket_pair()
     middle, middle_fd = syscalls.clone3(0, signal.SIGCHLD)
     if middle == 0:
         ours.close()
         reader.close()
-        init.run_through(theirs, writer, request, joined, made)
+        init.run_intermediate(theirs, writer, request, joined, made)
     writer.close()
     reader.settimeout(_GATHER_SECONDS)
     try:
         kind, payload, descriptors = messages.receive(reader)
     finally:
         reader.close()
-        end(middle, middle_fd)  # its work is done, or has failed
+        kill_child(middle, middle_fd)  # its work is done, or has failed
     if kind != messages.PID:
         raise died(request, "the process that enters the user namespace died")
     return int(payload), descriptors[0]

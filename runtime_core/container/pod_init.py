@@ -11,7 +11,7 @@ import signal
 import socket
 
 from runtime_core.container import init, messages, rootfs
-from runtime_core.container.parent import end
+from runtime_core.container.parent import kill_child
 from runtime_core.errors import FailedPrecondition
 from runtime_core.kernel import mounts, syscalls
 
@@ -29,7 +29,7 @@ def fork(join_cgroup: Callable[[], None] | None = None, clone: Callable[[int], t
     `join_cgroup` is called in it, where CgroupManager.attach(path, 0) costs little. `clone` forks with
     the namespaces of these flags, and may add some.
     """
-    ours, theirs = messages.pair()
+    ours, theirs = messages.socket_pair()
     with ours, theirs:
         pid, pidfd = clone(_NAMESPACES)
         if pid == 0:
@@ -40,7 +40,7 @@ def fork(join_cgroup: Callable[[], None] | None = None, clone: Callable[[int], t
             if kind != messages.CREATED:
                 raise FailedPrecondition("the pod's first process died while it was set up")
         except BaseException:
-            end(pid, pidfd)
+            kill_child(pid, pidfd)
             raise
     os.close(pidfd)
     return pid
@@ -48,7 +48,7 @@ def fork(join_cgroup: Callable[[], None] | None = None, clone: Callable[[int], t
 
 def _run(channel: socket.socket, join_cgroup: Callable[[], None] | None) -> None:
     try:
-        init.leave_parent({channel.fileno()})
+        init.detach_from_parent({channel.fileno()})
         signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
         syscalls.set_process_name("trivet-pause")
         os.setsid()

@@ -92,7 +92,7 @@ def check_directory(name: str) -> None:
         raise FailedPrecondition(f"process.cwd: {name!r} is outside the container")
 
 
-def take_stdio(stdio: tuple[int, int, int]) -> None:
+def install_stdio(stdio: tuple[int, int, int]) -> None:
     """Make the three descriptors 0, 1 and 2."""
     lifted = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in stdio]
     for number, descriptor in enumerate(lifted):
@@ -100,7 +100,7 @@ def take_stdio(stdio: tuple[int, int, int]) -> None:
         os.close(descriptor)
 
 
-def give_stdio(stdio: tuple[int, int, int], uid: int) -> None:
+def chown_stdio(stdio: tuple[int, int, int], uid: int) -> None:
     """Let the user open /dev/stdout again: pipes and terminals become its own.
 
     Nothing else does: a /dev/null or a file of the host keeps its owner (CVE-2026-88265).

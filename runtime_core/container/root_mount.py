@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from runtime_core.container.child import in_child
+from runtime_core.container.child_process import run_in_process
 from runtime_core.errors import InvalidArgument
 from runtime_core.kernel import mounts, syscalls
 
@@ -104,7 +104,7 @@ def _mounted_by_path(trees: list[int], above: str, root: dict[str, Any], user_na
         pair = [os.path.join(below, os.path.relpath(root[key], above)) for key in ("upper", "work")]
         return (_mount_as_container_root(lower, pair, user_namespace),)
 
-    return in_child("mounting an idmapped overlay", mount_there, syscalls.CLONE_NEWNS)[0]
+    return run_in_process("mounting an idmapped overlay", mount_there, syscalls.CLONE_NEWNS)[0]
 
 
 def _attach_all(trees: list[int], above: str) -> tuple[list[str], str]:

@@ -62,7 +62,7 @@ class Mount:
 
 
 class Tree:
-    """What `gather` has brought from the host."""
+    """The result of `prepare_mounts`: detached mounts of the root, of bind mounts and of /dev."""
 
     __slots__ = ("mounts", "root", "sysfs")
 
@@ -70,7 +70,7 @@ class Tree:
         self.root, self.mounts, self.sysfs = root, found, sysfs
 
 
-def gather(root: dict[str, Any], spec: dict[str, Any], user_namespace: int = -1) -> Tree:
+def prepare_mounts(root: dict[str, Any], spec: dict[str, Any], user_namespace: int = -1) -> Tree:
     """Clone and mount, detached, what needs the host's privileges: the root, bind mounts, /dev."""
     found = [Mount(entry, f"mounts[{number}]") for number, entry in enumerate(spec.get("mounts") or ())]
     try:
@@ -89,7 +89,7 @@ def gather(root: dict[str, Any], spec: dict[str, Any], user_namespace: int = -1)
     return Tree(base, found, sysfs)
 
 
-def enter(tree: Tree, spec: dict[str, Any], null: int, join_cgroups: Callable[[], None]) -> None:
+def enter_root(tree: Tree, spec: dict[str, Any], null: int, join_cgroups: Callable[[], None]) -> None:
     """Attach `tree` and what belongs to the container's own namespaces, and make it this process's root.
 
     `null` is a descriptor of the host's /dev/null, checked by `host_null`. `join_cgroups` is called
@@ -110,7 +110,7 @@ def enter(tree: Tree, spec: dict[str, Any], null: int, join_cgroups: Callable[[]
         _populate_image_dev(root, spec)
     devices.populate_elsewhere(root, spec["linux"].get("devices") or [])
     _make_working_directory(root, spec["process"].get("cwd") or "/")
-    _hide(root, spec["linux"], null)
+    _mask_paths(root, spec["linux"], null)
     if spec.get("root", {}).get("readonly"):
         syscalls.mount_setattr(root, attr_set=syscalls.MOUNT_ATTR_RDONLY)
     if not has_joined:
@@ -281,9 +281,9 @@ def _make_working_directory(root: int, directory: str) -> None:
         raise paths.wrong_path(error, f"process.cwd: {directory!r}") from error
 
 
-def _hide(root: int, linux: dict[str, Any], null: int) -> None:
+def _mask_paths(root: int, linux: dict[str, Any], null: int) -> None:
     for field, hide in (
-        ("linux.maskedPaths", lambda target: _cover(target, null)),
+        ("linux.maskedPaths", lambda target: _mask_path(target, null)),
         ("linux.readonlyPaths", _make_read_only),
     ):
         for path in linux.get(field.removeprefix("linux.")) or ():
@@ -308,7 +308,7 @@ def _at_existing(root: int, path: str, what: str, hide: Callable[[int], None]) -
         os.close(target)
 
 
-def _cover(target: int, null: int) -> None:
+def _mask_path(target: int, null: int) -> None:
     if stat.S_ISDIR(os.fstat(target).st_mode):
         tree = mounts.filesystem("tmpfs", ("nr_blocks=1", "nr_inodes=1", "mode=755"), syscalls.MOUNT_ATTR_RDONLY)
     else:

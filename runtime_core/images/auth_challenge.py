@@ -1,4 +1,4 @@
-"""How a registry says who may enter: WWW-Authenticate read, credentials turned into headers; no I/O.
+"""Authentication of registries: parses WWW-Authenticate, and makes headers of credentials; no I/O.
 
 Sources: RFC 9110 section 11, and distribution's token authentication specification.
 """

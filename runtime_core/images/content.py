@@ -25,11 +25,13 @@ class ContentStore:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, digest: str) -> Path:
+        """Where the blob `digest` is, or would be; InvalidArgument when it is no digest."""
         if not is_digest(digest):
             raise InvalidArgument(f"{digest!r} is not a digest")
         return self._blobs / digest.replace(":", "/")
 
     def has(self, digest: str) -> bool:
+        """Whether the blob is here, complete."""
         return self.path(digest).exists()
 
     def read(self, digest: str) -> bytes:
@@ -76,6 +78,7 @@ class ContentStore:
         failpoint.hit("content.committed")
 
     def digests(self) -> list[str]:
+        """Digests of all complete blobs."""
         return [f"{kind.name}:{blob.name}" for kind in self._blobs.iterdir() for blob in kind.iterdir()]
 
     def usage(self) -> tuple[int, int]:
@@ -89,6 +92,7 @@ class ContentStore:
         return sum(sizes), len(sizes)
 
     def remove(self, digest: str) -> None:
+        """Delete a blob. Idempotent."""
         self.path(digest).unlink(missing_ok=True)
 
     def partial_digests(self) -> list[str]:
@@ -116,13 +120,16 @@ class Hasher:
         self._hash = hashlib.new(self._algorithm)
 
     def update(self, chunk: bytes) -> None:
+        """Hash what is written next."""
         self._hash.update(chunk)
 
     def replace(self, fresh: hashlib._Hash) -> None:
+        """Go on with the state of `fresh`, which has hashed a part already."""
         self._hash = fresh
 
     def restart(self) -> None:
         self._hash = hashlib.new(self._algorithm)
 
     def digest(self) -> str:
+        """ "<algorithm>:<hex>" of all so far."""
         return f"{self._algorithm}:{self._hash.hexdigest()}"

@@ -1,4 +1,4 @@
-"""Where a registry is really reached: mirrors from a directory in containerd's hosts.toml layout."""
+"""Endpoints of a registry: mirrors from a directory in containerd's hosts.toml layout."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from runtime_core.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from runtime_core.images.hosts import Endpoint
-from runtime_core.images.pace import Pace, PacedResponse, Patience
+from runtime_core.images.transfer_rate import PacedResponse, TransferLimits, TransferRate
 
 _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -30,12 +30,12 @@ class Response:
         self,
         connection: http.client.HTTPConnection,
         response: http.client.HTTPResponse,
-        pace: Pace,
+        rate: TransferRate,
         host: str,
         *,
         is_redirected: bool,
     ) -> None:
-        self._connection, self._response, self._pace, self._received = connection, response, pace, 0
+        self._connection, self._response, self._pace, self._received = connection, response, rate, 0
         self.status, self.headers, self.host = response.status, response.headers, host
         #: another host than the one that was asked has answered
         self.is_redirected = is_redirected
@@ -52,7 +52,7 @@ class Response:
         try:
             data = self._response.read1(size)
         except TimeoutError as error:
-            raise self._pace.timed_out("has sent nothing") from error
+            raise self._pace.timeout_error("has sent nothing") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unavailable(f"{self.host} broke off: {error!r}") from error
         self._received += len(data)
@@ -74,6 +74,7 @@ class Response:
         self._pace.transfer()
 
     def close(self) -> None:
+        """Close the body and the connection; idempotent."""
         self._response.close()  # it alone has the socket of a body without length
         self._connection.close()
 
@@ -87,8 +88,8 @@ class Response:
 class Http:
     """Made for one pull; keeps the TLS contexts, which are dear to make."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, limits: TransferLimits) -> None:
+        self._patience = limits
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
 
     def get(self, endpoint: Endpoint, url: str, headers: Mapping[str, str], secrets: Mapping[str, str]) -> Response:
@@ -99,10 +100,10 @@ class Http:
         first = parts = urlsplit(url)
         for _redirect in range(_MOST_REDIRECTS):
             is_redirected = parts[:2] != first[:2]
-            connection, pace = self._connect(endpoint, parts, is_redirected=is_redirected)
-            response = _ask(connection, pace, parts, headers if is_redirected else {**headers, **secrets})
+            connection, rate = self._connect(endpoint, parts, is_redirected=is_redirected)
+            response = _ask(connection, rate, parts, headers if is_redirected else {**headers, **secrets})
             if response.status not in _REDIRECTS:
-                return Response(connection, response, pace, parts.netloc, is_redirected=is_redirected)
+                return Response(connection, response, rate, parts.netloc, is_redirected=is_redirected)
             response.close()
             connection.close()
             parts = _follow(first, parts, response.headers.get("Location", ""))
@@ -111,12 +112,14 @@ class Http:
     def post(self, endpoint: Endpoint, url: str, form: Mapping[str, str]) -> Response:
         """A form, which may hold secrets: a redirect is an answer, and not followed."""
         parts = urlsplit(url)
-        connection, pace = self._connect(endpoint, parts, is_redirected=False)
+        connection, rate = self._connect(endpoint, parts, is_redirected=False)
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        response = _ask(connection, pace, parts, headers, urlencode(form).encode())
-        return Response(connection, response, pace, parts.netloc, is_redirected=False)
+        response = _ask(connection, rate, parts, headers, urlencode(form).encode())
+        return Response(connection, response, rate, parts.netloc, is_redirected=False)
 
-    def _connect(self, endpoint: Endpoint, parts: SplitResult, *, is_redirected: bool) -> tuple[http.client.HTTPConnection, Pace]:
+    def _connect(
+        self, endpoint: Endpoint, parts: SplitResult, *, is_redirected: bool
+    ) -> tuple[http.client.HTTPConnection, TransferRate]:
         try:
             _port = parts.port  # ValueError for one that is no ASCII number: http.client takes any digits
             if parts.scheme == "https":
@@ -131,9 +134,9 @@ class Http:
             raise Unavailable(f"{parts.netloc} cannot be reached: {error}") from error
         connection.sock.settimeout(self._patience.silence)
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        pace = Pace(parts.netloc, self._patience)
-        connection.response_class = functools.partial(PacedResponse, pace=pace)  # type: ignore[assignment]
-        return connection, pace
+        rate = TransferRate(parts.netloc, self._patience)
+        connection.response_class = functools.partial(PacedResponse, pace=rate)  # type: ignore[assignment]
+        return connection, rate
 
     def _context(self, endpoint: Endpoint, *, is_redirected: bool) -> ssl.SSLContext:
         key = endpoint.host, is_redirected
@@ -153,7 +156,11 @@ def _follow(first: SplitResult, present: SplitResult, location: str) -> SplitRes
 
 
 def _ask(
-    connection: http.client.HTTPConnection, pace: Pace, parts: SplitResult, headers: Mapping[str, str], body: bytes | None = None
+    connection: http.client.HTTPConnection,
+    rate: TransferRate,
+    parts: SplitResult,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
 ) -> http.client.HTTPResponse:
     try:
         path = parts.path + (f"?{parts.query}" if parts.query else "")
@@ -161,7 +168,7 @@ def _ask(
         return connection.getresponse()
     except TimeoutError as error:
         connection.close()
-        raise pace.timed_out("has not answered") from error
+        raise rate.timeout_error("has not answered") from error
     except DeadlineExceeded:
         connection.close()
         raise

@@ -1,4 +1,4 @@
-"""What pulls have brought that no image names yet: theirs while they run, and for a retry.
+"""Leases on blobs and layers that a pull has fetched and no image uses yet, also for a retry.
 
 A lease is written before a blob or a layer is there, so that garbage collection, also
 that of the next daemon, spares what a pull that broke off has brought whole.
@@ -39,7 +39,7 @@ class Leases:
         self._lock = threading.Lock()
 
     def hold(self, reference: str, blobs: Iterable[str], layers: Iterable[str] = ()) -> None:
-        """Keep these, beside what the reference holds already."""
+        """Lease these blobs and layers to the reference, in addition to those it has."""
         with self._lock:
             self._running.add(reference)
             self._abandoned.discard(reference)
@@ -47,20 +47,20 @@ class Leases:
             merged = (tuple({*held.blobs, *blobs}), tuple({*held.layers, *layers}))
             self._leases.put(reference, Lease(reference, *merged, time.time()))
 
-    def end(self, reference: str) -> None:
-        """The pull has succeeded, or what it had brought has been removed."""
+    def release(self, reference: str) -> None:
+        """Release the lease: the pull has succeeded, or what it fetched has been removed."""
         with self._lock:
             self._running.discard(reference)
             self._leases.delete(reference)
             self._abandoned.discard(reference)
 
     def abandon(self, reference: str) -> None:
-        """The pull will never succeed: what it has brought is garbage. Writes nothing, for the disk may be full."""
+        """Release the lease of a pull that can never succeed. Writes nothing to disk, which may be full."""
         with self._lock:
             self._abandoned.add(reference)
 
     def suspend(self, reference: str) -> None:
-        """The pull broke off and may be taken up again."""
+        """The pull was interrupted: keep the lease for a retry, for an hour."""
         with self._lock:
             self._running.discard(reference)
 

@@ -30,9 +30,9 @@ from runtime_core.images.content import ContentStore, Hasher
 from runtime_core.images.hosts import endpoints
 from runtime_core.images.http_request import Response
 from runtime_core.images.leases import Leases
-from runtime_core.images.pace import Patience
 from runtime_core.images.reference import Reference
 from runtime_core.images.registry_client import Registry
+from runtime_core.images.transfer_rate import TransferLimits
 from runtime_core.images.unpack import Layers
 from runtime_core.interfaces.snapshotter import Snapshotter
 from runtime_core.kernel import failpoint
@@ -49,7 +49,7 @@ _PROGRESS = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """What a pull has brought."""
+    """The result of a pull."""
 
     #: digest of what the reference named: an index or a manifest
     digest: str
@@ -74,14 +74,14 @@ class Puller:
         leases: Leases,
         *,
         registry_directory: Path | None,
-        patience: Patience,
+        limits: TransferLimits,
     ) -> None:
         self._content, self._layers, self._snapshotter, self._leases = content, layers, snapshotter, leases
-        self._registry_directory, self._patience = registry_directory, patience
+        self._registry_directory, self._patience = registry_directory, limits
         self._fetching = Locks()
 
     def pull(self, reference: Reference, credentials: Credentials | None, approve: Callable[[str], None]) -> Pulled:
-        """Everything or an error; what a broken pull has fetched, the next one does not fetch again.
+        """Everything or an error; what an interrupted pull has fetched is not fetched again.
 
         `approve` is asked with the digest before anything but manifests is fetched. What is brought is
         leased to the reference.
@@ -96,7 +96,7 @@ class Puller:
             config = self._config(registry, image_manifest)
             chains = manifest.chain_ids(config["rootfs"]["diff_ids"])
             self._leases.hold(str(reference), (), chains)
-            self._bring(registry, image_manifest.layers, config["rootfs"]["diff_ids"], chains)
+            self._fetch_layers(registry, image_manifest.layers, config["rootfs"]["diff_ids"], chains)
             return Pulled(
                 digest=blobs[0],
                 config_digest=image_manifest.config.digest,
@@ -114,7 +114,7 @@ class Puller:
             digest = target if ":" in target else f"sha256:{hashlib.sha256(body).hexdigest()}"
             if size is not None and len(body) != size:
                 raise DataLoss(f"manifest {digest} has {len(body)} bytes, its descriptor says {size}")
-            self._keep(reference, digest, body)
+            self._lease_and_store(reference, digest, body)
             blobs.append(digest)
             parsed = manifest.parse(body, media_type)
             if isinstance(parsed, manifest.Manifest):
@@ -123,7 +123,7 @@ class Puller:
             target, size = chosen.digest, chosen.size
         raise InvalidArgument(f"indexes are nested more than {_MOST_NESTED} deep")
 
-    def _keep(self, reference: Reference, digest: str, body: bytes) -> None:
+    def _lease_and_store(self, reference: Reference, digest: str, body: bytes) -> None:
         self._leases.hold(str(reference), [digest])
         with self._fetching.hold(digest):
             if not self._content.has(digest):
@@ -141,11 +141,13 @@ class Puller:
             body = self._content.read(blob.digest)
         return manifest.parse_config(body, len(image_manifest.layers))
 
-    def _bring(self, registry: Registry, layers: tuple[manifest.Descriptor, ...], diff_ids: list[str], chains: list[str]) -> None:
-        given_up = threading.Event()
+    def _fetch_layers(
+        self, registry: Registry, layers: tuple[manifest.Descriptor, ...], diff_ids: list[str], chains: list[str]
+    ) -> None:
+        cancelled = threading.Event()
         with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="pull") as pool:
             fetched: list[Future[None] | None] = [
-                None if self._snapshotter.has(chain) else pool.submit(self._fetch, registry, layer, given_up)
+                None if self._snapshotter.has(chain) else pool.submit(self._fetch, registry, layer, cancelled)
                 for layer, chain in zip(layers, chains, strict=True)
             ]
             try:
@@ -156,17 +158,17 @@ class Puller:
                         blob = self._content.path(layers[number].digest)
                         self._layers.ensure(blob, diff_ids[number], chains[: number + 1])
             except BaseException:
-                given_up.set()
+                cancelled.set()
                 for future in filter(None, fetched):
                     future.cancel()
                 raise
 
-    def _fetch(self, registry: Registry, blob: manifest.Descriptor, given_up: threading.Event) -> None:
+    def _fetch(self, registry: Registry, blob: manifest.Descriptor, cancelled: threading.Event) -> None:
         fruitless = 0
         for attempt in range(1, _ATTEMPTS + 1):
             before = self._content.partial_size(blob.digest)
             try:
-                self._fetch_once(registry, blob, given_up)
+                self._fetch_once(registry, blob, cancelled)
             except _TooMany as error:
                 raise DataLoss(str(error)) from None
             except (Unavailable, DeadlineExceeded, DataLoss):
@@ -177,12 +179,12 @@ class Puller:
                 continue
             return
 
-    def _fetch_once(self, registry: Registry, blob: manifest.Descriptor, given_up: threading.Event) -> None:
+    def _fetch_once(self, registry: Registry, blob: manifest.Descriptor, cancelled: threading.Event) -> None:
         with self._fetching.hold(blob.digest):
             if not self._content.has(blob.digest):
-                self._download(registry, blob, given_up)
+                self._download(registry, blob, cancelled)
 
-    def _download(self, registry: Registry, blob: manifest.Descriptor, given_up: threading.Event) -> None:
+    def _download(self, registry: Registry, blob: manifest.Descriptor, cancelled: threading.Event) -> None:
         with self._content.ingest(blob.digest) as (file, hasher):
             have = file.tell()
             if have > blob.size:
@@ -198,16 +200,16 @@ class Puller:
                 if offset != file.tell():
                     file.truncate(offset)
                     hasher.restart()
-                _copy(response, file, hasher, blob, given_up)
+                _copy(response, file, hasher, blob, cancelled)
 
 
-def _copy(response: Response, file: BinaryIO, hasher: Hasher, blob: manifest.Descriptor, given_up: threading.Event) -> None:
+def _copy(response: Response, file: BinaryIO, hasher: Hasher, blob: manifest.Descriptor, cancelled: threading.Event) -> None:
     have = file.seek(0, 2)
     while chunk := response.read(_CHUNK):
         have += len(chunk)
         if have > blob.size:
             raise _TooMany(f"blob {blob.digest} is larger than the {blob.size} bytes of its descriptor")
-        if given_up.is_set():
+        if cancelled.is_set():
             raise Aborted(f"blob {blob.digest}: another part of the image has failed")
         file.write(chunk)
         hasher.update(chunk)

@@ -27,6 +27,7 @@ class Reference:
 
     @property
     def name(self) -> str:
+        """Domain and path, without tag and digest."""
         return f"{self.domain}/{self.path}"
 
     @property

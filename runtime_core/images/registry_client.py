@@ -17,8 +17,8 @@ from runtime_core.errors import DataLoss, InvalidArgument, NotFound, OutOfRange,
 from runtime_core.images.auth_challenge import Challenge, Credentials, parse_challenges
 from runtime_core.images.hosts import Endpoint
 from runtime_core.images.http_request import Http, Response
-from runtime_core.images.pace import Patience
 from runtime_core.images.reference import Reference
+from runtime_core.images.transfer_rate import TransferLimits
 from runtime_core.kernel.decimal_number import parse_decimal
 
 MANIFEST_TYPES = (
@@ -41,12 +41,12 @@ class Registry:
     """Each request goes to the first endpoint that answers it."""
 
     def __init__(
-        self, reference: Reference, endpoints: list[Endpoint], credentials: Credentials | None, patience: Patience
+        self, reference: Reference, endpoints: list[Endpoint], credentials: Credentials | None, limits: TransferLimits
     ) -> None:
         self._reference, self._endpoints = reference, endpoints
         self._credentials = credentials or Credentials()
         self._authorization: dict[str, str] = {}
-        self._http = Http(patience)
+        self._http = Http(limits)
 
     def manifest(self, target: str) -> tuple[bytes, str]:
         """(bytes, media type) of a manifest by tag or digest."""
@@ -101,7 +101,7 @@ class Registry:
         response = self._http.get(endpoint, url, headers, _secrets(endpoint, authorization))
         if response.status == http.client.UNAUTHORIZED and not response.is_redirected:
             response.close()
-            authorization = self._answer(endpoint, response.headers.get_all("WWW-Authenticate") or [])
+            authorization = self._authenticate(endpoint, response.headers.get_all("WWW-Authenticate") or [])
             response = self._http.get(endpoint, url, headers, _secrets(endpoint, authorization))
             self._authorization[endpoint.host] = authorization
         return response
@@ -111,7 +111,7 @@ class Registry:
             return f"Bearer {self._credentials.registry_token}"
         return ""
 
-    def _answer(self, endpoint: Endpoint, challenges: list[str]) -> str:
+    def _authenticate(self, endpoint: Endpoint, challenges: list[str]) -> str:
         for challenge in parse_challenges(challenges):
             if challenge.scheme == "basic" and self._credentials.basic:
                 return self._credentials.basic

@@ -30,6 +30,8 @@ _SHORTEST_ID = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
+    """One image of this node with all its names."""
+
     #: digest of the configuration
     id: str
     #: registry/path:tag
@@ -47,10 +49,13 @@ class Image:
 
     @property
     def config(self) -> dict[str, Any]:
+        """The `config` object of the image configuration; {} when it has none."""
         return self.document.get("config") or {}
 
 
 class Images:
+    """The image store: records, blobs and layers."""
+
     def __init__(
         self,
         root: Path,
@@ -98,9 +103,9 @@ class Images:
             except BaseException:
                 self._leases.abandon(name)
                 self.collect_garbage(self._snapshotter.layers_in_use())
-                self._leases.end(name)
+                self._leases.release(name)
                 raise
-            self._leases.end(name)
+            self._leases.release(name)
         return image
 
     def usage(self) -> Usage:
@@ -132,6 +137,7 @@ class Images:
         return next((image for image in images if reference.tagged in image.tags), None)
 
     def all(self) -> list[Image]:
+        """All images."""
         return self._records.all()
 
     def remove(self, text: str) -> None:
@@ -159,8 +165,8 @@ class Images:
 
     def _puller(self) -> Puller:
         """Made at the first pull: HTTP and TLS are a megabyte that a node with all its images does not need."""
-        from runtime_core.images.pace import Patience
         from runtime_core.images.pull import Puller
+        from runtime_core.images.transfer_rate import TransferLimits
 
         with self._naming:
             if self._made_puller is None:
@@ -170,7 +176,7 @@ class Images:
                     self._snapshotter,
                     self._leases,
                     registry_directory=self._registry_directory,
-                    patience=Patience(**self._patience),
+                    limits=TransferLimits(**self._patience),
                 )
             return self._made_puller
 

@@ -14,7 +14,7 @@ import stat
 from runtime_core.errors import DataLoss, InvalidArgument, ResourceExhausted, TrivetError, from_oserror
 from runtime_core.images import tar_reader
 from runtime_core.images.layer_merge import LowerTree, Merge
-from runtime_core.kernel import failpoint, syscalls, unforeseen
+from runtime_core.kernel import failpoint, syscalls, unexpected_errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def main(argument: dict[str, Any], descriptors: list[int]) -> None:
         os.umask(0)
         report = layer.fill(Stream(stream))
     except Exception as error:  # noqa: BLE001  the edge of a process: the daemon raises it again
-        named = unforeseen.named(error, "unpacking a layer")
+        named = unexpected_errors.to_trivet_error(error, "unpacking a layer")
         report = {"kind": type(named).__name__, "message": str(named)}
     os.write(result, json.dumps(report).encode())
 
@@ -108,7 +108,7 @@ class Layer:
         for entry in tar_reader.entries(stream.read, stream.skip):
             failpoint.hit("unpack.entry")
             try:
-                self._place(entry)
+                self._extract(entry)
             except OSError as error:
                 raise _named(error, entry) from error
         stream.drain()
@@ -117,13 +117,13 @@ class Layer:
             os.utime(path or ".", ns=(mtime, mtime), follow_symlinks=False)
         return {"size": self._size, "inodes": self._inodes}
 
-    def _place(self, entry: tar_reader.Entry) -> None:
+    def _extract(self, entry: tar_reader.Entry) -> None:
         parts = _parts(entry.name)
         if _is_aufs(parts):
             return
         if not parts:
             if entry.kind == tar_reader.DIRECTORY:
-                self._dress("", entry)
+                self._apply_metadata("", entry)
             return
         *above, name = parts
         if name.startswith(_WHITEOUT):
@@ -133,7 +133,7 @@ class Layer:
         self._make(path, entry)
         self._inodes += 1
         if entry.kind != tar_reader.HARD_LINK:
-            self._dress(path, entry)
+            self._apply_metadata(path, entry)
 
     # -- names
 
@@ -275,7 +275,7 @@ class Layer:
             self._directory_times = {p: t for p, t in self._directory_times.items() if not _is_within(p, path)}
         self._known = {"": ""}
 
-    def _dress(self, path: str, entry: tar_reader.Entry) -> None:
+    def _apply_metadata(self, path: str, entry: tar_reader.Entry) -> None:
         """Owner, extended attributes, mode and time; a directory's time comes at the end."""
         place = path or "."
         os.chown(place, entry.uid, entry.gid, follow_symlinks=False)

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
             `swap` leaves the room for swap as it is; without a memory limit there is none for swap either."""
             ...
 
-        def exists(self, path: str) -> bool: ...
+        def exists(self, path: str) -> bool:
+            """Whether the cgroup is there."""
+            ...
 
         def attach(self, path: str, pid: int) -> None:
             """Move a process in; 0 is the calling one, which is single-threaded then and far cheaper to move."""
@@ -46,9 +48,13 @@ if TYPE_CHECKING:
             """Kill what is in it and remove it with its children. Idempotent."""
             ...
 
-        def freeze(self, path: str) -> None: ...
+        def freeze(self, path: str) -> None:
+            """Stop all processes of the cgroup; returns when they stand still."""
+            ...
 
-        def thaw(self, path: str) -> None: ...
+        def thaw(self, path: str) -> None:
+            """Undo `freeze`. Idempotent."""
+            ...
 
         def statistics(self, path: str) -> dict[str, int]:
             """Flat numbers: cpu_usage_ns, cpu_throttled_periods, memory_usage, memory_working_set,

@@ -31,6 +31,8 @@ class PodNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachedNetwork:
+    """What `attach` gives: the pod's addresses without prefix length, and the driver's own result."""
+
     #: addresses without prefix length, the primary one first
     addresses: Sequence[str]
     #: the CNI result (or what the driver has like it), for `PodSandboxStatus(verbose)`
@@ -39,6 +41,8 @@ class AttachedNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkStatus:
+    """Whether pods can be attached now; `reason` in CamelCase and `message` say why not."""
+
     is_ready: bool
     reason: str = ""
     message: str = ""
@@ -57,8 +61,8 @@ class Network(Protocol):
         """Disconnect. Idempotent, works with the namespace gone and the configuration changed."""
         ...
 
-    def check(self, pods: Sequence[PodNetwork], complain: Callable[[str, TrivetError], None]) -> None:
-        """Look, in the background, whether each pod's network still stands; `complain` is called with the pod's
+    def check(self, pods: Sequence[PodNetwork], report_problem: Callable[[str, TrivetError], None]) -> None:
+        """Look, in the background, whether each pod's network still stands; `report_problem` is called with the pod's
         id and what is wrong, possibly in another thread. Returns at once, changes nothing and never raises."""
         ...
 

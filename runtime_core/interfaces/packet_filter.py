@@ -43,7 +43,7 @@ if TYPE_CHECKING:
             """(port map, pod's address, owner) of all, also of those whose turn comes later."""
             ...
 
-        def lacking_ports(self, addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> list[str]:
+        def missing_ports(self, addresses: list[str], ports: list[PortMap], options: PortOptions, owner: str) -> list[str]:
             """What is not there as map_ports made it, in words; to wait for a port that another has is no lack."""
             ...
 
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
             """(address, owner) of all."""
             ...
 
-        def lacking_admission(self, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
+        def missing_admission(self, addresses: list[str], options: AdmissionOptions, owner: str) -> list[str]:
             """What is not there as admit made it, in words."""
             ...
 
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
             although it is admitted; without addresses, whatever anybody sends by IPv4."""
             ...
 
-        def mend(self) -> None:
+        def repair(self) -> None:
             """What somebody else has taken away of all this is put back, as far as what is left tells. Idempotent."""
             ...
 else:
@@ -93,6 +93,7 @@ class PortMap:
 
     @property
     def key(self) -> tuple[str, int, str]:
+        """(protocol, host port, host address): what two maps cannot both have."""
         return self.protocol, self.host_port, self.host_ip
 
     def __eq__(self, other: object) -> bool:

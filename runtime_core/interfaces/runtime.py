@@ -190,7 +190,9 @@ class Runtime(Protocol):
         """Apply OCI `linux.resources`: all of it or an error."""
         ...
 
-    def reopen_log(self, pod_id: str, container_id: str) -> None: ...
+    def reopen_log(self, pod_id: str, container_id: str) -> None:
+        """Open the container's log file anew, after it was rotated. FailedPrecondition when it does not run."""
+        ...
 
     def features(self) -> dict[str, Any]:
         """OCI `features` document of what this driver can do."""

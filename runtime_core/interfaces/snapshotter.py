@@ -15,6 +15,8 @@ from runtime_core.interfaces.runtime import RootMount
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """Bytes and inodes on disk."""
+
     size_bytes: int
     inodes: int
 
@@ -38,7 +40,9 @@ class Snapshotter(Protocol):
         """Drop a staged layer. Idempotent."""
         ...
 
-    def has(self, chain_id: str) -> bool: ...
+    def has(self, chain_id: str) -> bool:
+        """Whether the layer is committed."""
+        ...
 
     def layers(self) -> list[str]:
         """Chain IDs of all committed layers."""

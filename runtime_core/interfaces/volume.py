@@ -75,6 +75,8 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """Bytes of a volume, and its inodes where the file system counts them."""
+
     total: int
     available: int
     used: int
@@ -109,7 +111,9 @@ class VolumeBackend(Protocol):
 
     def __init__(self, directory: str, settings: Mapping[str, object]) -> None: ...
 
-    def features(self) -> Features: ...
+    def features(self) -> Features:
+        """What this back end can do on this node; it does not change while the driver runs."""
+        ...
 
     def check(self, volume: Volume) -> None:
         """InvalidArgument naming the parameter (`parameters.enforcement: ...`), or what of access and fs_type cannot be."""
@@ -119,15 +123,19 @@ class VolumeBackend(Protocol):
         """The size that a volume of at least `required` bytes gets. OutOfRange when `limit` (0: none) is below it."""
         ...
 
-    def capacity(self) -> Capacity: ...
+    def capacity(self) -> Capacity:
+        """Room for volumes now. An error when the file system does not answer."""
+        ...
 
-    # ---- the controller's half
+    # ---- the controller service
 
     def create(self, volume: Volume, source: Source | None) -> None:
         """Make it, filled from `source`. ResourceExhausted when the space is not there; then nothing is left."""
         ...
 
-    def delete(self, volume_id: str) -> None: ...
+    def delete(self, volume_id: str) -> None:
+        """Delete a volume with its data. Idempotent; FailedPrecondition while it is mounted."""
+        ...
 
     def expand(self, volume: Volume) -> bool:
         """Let it be of `volume.size`; True when the node has to `grow` it once it is mounted."""
@@ -141,7 +149,9 @@ class VolumeBackend(Protocol):
         """Make snapshots (snapshot id, volume) of one instant, mounted or not; of all or of none."""
         ...
 
-    def delete_snapshot(self, snapshot_id: str) -> None: ...
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete a snapshot; volumes made from it stay. Idempotent."""
+        ...
 
     def allocated(self, snapshot_id: str, start: int) -> Iterator[Extent]:
         """What holds data, from byte `start` on, in order, not overlapping."""
@@ -155,9 +165,11 @@ class VolumeBackend(Protocol):
         """Ids of what is on disk, half-made ones too: recovery deletes those that no record knows."""
         ...
 
-    def snapshots(self) -> set[str]: ...
+    def snapshots(self) -> set[str]:
+        """The same of snapshots."""
+        ...
 
-    # ---- the node's half
+    # ---- the node service
 
     def mount(self, volume: Volume, flags: Sequence[str], *, read_only: bool) -> int:
         """The descriptor of a detached mount of a "mount" volume; made ready (mkfs, fsck, growth left over) on the way.

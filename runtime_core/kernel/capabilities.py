@@ -29,6 +29,7 @@ def mask(names: list[str] | tuple[str, ...], field: str) -> int:
 
 
 def names(bits: int) -> list[str]:
+    """Names of the capabilities in the mask `bits`, by number."""
     return [name for name, number in _NUMBERS.items() if bits >> number & 1]
 
 

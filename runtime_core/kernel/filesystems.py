@@ -45,7 +45,7 @@ def freeze(descriptor: int) -> None:
     fcntl.ioctl(descriptor, _FIFREEZE, 0)
 
 
-def thaw(descriptor: int) -> bool:
+def unfreeze(descriptor: int) -> bool:
     """False when it was not frozen."""
     try:
         fcntl.ioctl(descriptor, _FITHAW, 0)

@@ -26,7 +26,7 @@ _statx = ctypes.CDLL(None, use_errno=True)["statx"]
 _statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
 
 
-def of_device(device: int) -> str:
+def device_holders(device: int) -> str:
     """Who has a file of the file system on `device` (st_dev) open or works in it, has the device itself open, or has it mounted.
 
     Such as "4711 (sleep), a mount at /data in the namespace of 815 (sh)", the first few of them; "" when nobody can be seen,
@@ -37,19 +37,20 @@ def of_device(device: int) -> str:
         major, minor, file_major, file_minor = _DEVICES.unpack_from(buffer)
         return device in (os.makedev(major, minor), os.makedev(file_major, file_minor))
 
-    return _told([*_users(is_on_it), *_mounts(device)])
+    return _describe([*_users(is_on_it), *_mounts(device)])
 
 
-def of_mount(number: int) -> str:
-    """Who has a file open that was reached by the mount of this number (/proc/self/mountinfo), or works there; as `of_device`."""
+def mount_holders(number: int) -> str:
+    """Who has a file open that was reached by the mount of this number (/proc/self/mountinfo), or works there; as
+    `device_holders`."""
 
     def is_by_it(buffer: bytes) -> bool:
         return bool(_MOUNT_ID.unpack_from(buffer)[0] == number)
 
-    return _told(_users(is_by_it))
+    return _describe(_users(is_by_it))
 
 
-def _told(found: list[str]) -> str:
+def _describe(found: list[str]) -> str:
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return ", ".join(found[:_SHOWN]) + more
 
@@ -90,10 +91,10 @@ def _holds(pid: int, matches: Callable[[bytes], bool]) -> bool:
         names = [f"{kind}/{name}" for kind in ("fd", "map_files") for name in os.listdir(f"{base}/{kind}")]
     except OSError:
         return False  # it has ended
-    return any(matches(_looked_at(f"{base}/{name}")) for name in ("cwd", "root", "exe", *names))
+    return any(matches(_read_status(f"{base}/{name}")) for name in ("cwd", "root", "exe", *names))
 
 
-def _looked_at(path: str) -> bytes:
+def _read_status(path: str) -> bytes:
     """struct statx of what the link names; zeros, which nothing matches, when it is gone."""
     buffer = ctypes.create_string_buffer(256)
     _statx(_AT_FDCWD, os.fsencode(path), _AT_NO_AUTOMOUNT | _AT_STATX_DONT_SYNC, _STATX_TYPE | _STATX_MNT_ID, buffer)

@@ -140,11 +140,12 @@ def _identity(number: int) -> tuple[int, int] | None:
 
 
 def is_read_only(number: int) -> bool:
+    """Whether loop device `number` is read-only; False when it is free."""
     info = _status(number)
     return bool(info and info[8] & _READ_ONLY)
 
 
-def is_leaving(number: int) -> bool:
+def is_being_detached(number: int) -> bool:
     """It was given back, and goes when the last who has it open (a prober of udev, a mount) closes it."""
     info = _status(number)
     return bool(info and info[8] & _AUTOCLEAR)
@@ -199,14 +200,14 @@ def is_claimed(number: int) -> bool:
     return False
 
 
-def writes(number: int) -> int:
+def write_count(number: int) -> int:
     """Writes and discards that it completed (Documentation/block/stat.rst)."""
     with open(f"{_SYSFS}/loop{number}/stat", "rb", buffering=0) as file:
         fields = file.read().split()
     return int(fields[4]) + int(fields[11]) if len(fields) > 11 else int(fields[4])
 
 
-def node(number: int) -> str:
+def device_node(number: int) -> str:
     """Its node in /dev, made where nobody makes it (a container without the host's devtmpfs)."""
     path = f"/dev/loop{number}"
     with open(f"{_SYSFS}/loop{number}/dev", "rb", buffering=0) as file:
@@ -222,7 +223,7 @@ def node(number: int) -> str:
 
 
 def _open(number: int, flags: int = os.O_RDWR) -> int:
-    path = node(number)
+    path = device_node(number)
     try:
         return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
     except PermissionError:

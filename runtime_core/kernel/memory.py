@@ -1,4 +1,4 @@
-"""Memory that a program holds although nobody uses it any more."""
+"""Returns unused memory of this process to the kernel."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def share_arenas() -> None:
         mallopt(_M_ARENA_MAX, _ARENAS)
 
 
-def give_back() -> None:
-    """To the kernel what only the start of a program has needed: freed heap (malloc_trim(3)), and the pages of program
+def release_unused_memory() -> None:
+    """Return to the kernel what only the start of a program needed: freed heap (malloc_trim(3)), and the pages of program
     text that were mapped on the way. Text that is run again comes from the page cache, 16 pages at a fault."""
     gc.collect()
     library = ctypes.CDLL(None)

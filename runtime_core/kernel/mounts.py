@@ -91,6 +91,7 @@ def bind(path: str, *, recursive: bool = False) -> int:
 
 
 def tmpfs(options: Iterable[str] = (), attributes: int = 0) -> int:
+    """Descriptor of a new, detached tmpfs with options such as "mode=755"."""
     return filesystem("tmpfs", options, attributes, "tmpfs")
 
 
@@ -105,7 +106,7 @@ def attach(mount: int, target: int) -> None:
     syscalls.move_mount(mount, target)
 
 
-def points(mountinfo: bytes) -> list[str]:
+def mount_points(mountinfo: bytes) -> list[str]:
     """Mount points of a /proc/PID/mountinfo (proc(5)), in its order."""
     found = []
     for line in mountinfo.splitlines():
@@ -117,15 +118,15 @@ def points(mountinfo: bytes) -> list[str]:
     return found
 
 
-def mounted() -> list[str]:
+def current_mount_points() -> list[str]:
     """Mount points of this process."""
     with open("/proc/self/mountinfo", "rb") as file:
-        return points(file.read())
+        return mount_points(file.read())
 
 
 def mounted_below(prefix: str) -> list[str]:
-    """Those of `mounted` at or below the directory `prefix`."""
-    return [point for point in mounted() if point == prefix or point.startswith(prefix.rstrip("/") + "/")]
+    """Those of `current_mount_points` at or below the directory `prefix`."""
+    return [point for point in current_mount_points() if point == prefix or point.startswith(prefix.rstrip("/") + "/")]
 
 
 def unmount_below(prefix: str) -> None:

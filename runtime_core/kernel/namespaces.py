@@ -40,8 +40,8 @@ def flags_of(kinds: Iterable[str]) -> int:
 
 def is_own(descriptor: int, kind: str) -> bool:
     """Whether this process is in that namespace already."""
-    there, here = os.fstat(descriptor), os.stat(f"/proc/self/ns/{file_name(kind)}")
-    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+    other, own = os.fstat(descriptor), os.stat(f"/proc/self/ns/{file_name(kind)}")
+    return (other.st_dev, other.st_ino) == (own.st_dev, own.st_ino)
 
 
 def fork_into(pid_namespace: int, flags: int) -> tuple[int, int]:
@@ -65,21 +65,21 @@ def fork_into(pid_namespace: int, flags: int) -> tuple[int, int]:
     return pid, pidfd
 
 
-def fork_owned(
+def fork_in_user_namespace(
     flags: int, uid_mappings: Iterable[tuple[int, int, int]], gid_mappings: Iterable[tuple[int, int, int]]
 ) -> tuple[int, int]:
     """clone3 of a child in a new user namespace, which owns those of `flags`; (pid, pidfd), (0, -1) in the child.
 
     The child returns when it is root there. A mapping is (container id, host id, size).
     """
-    told, tell = os.pipe2(os.O_CLOEXEC)
+    go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
     # The kernel makes the user namespace of one clone first, and it owns the others.
     pid, pidfd = syscalls.clone3(syscalls.CLONE_NEWUSER | flags)
     if pid == 0:
-        os.close(tell)
-        if not os.read(told, 1):
+        os.close(go_writer)
+        if not os.read(go_reader, 1):
             os._exit(1)  # the parent has died, or the kernel refuses the mapping
-        os.close(told)
+        os.close(go_reader)
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
@@ -87,21 +87,21 @@ def fork_owned(
     try:
         _write_map(pid, "uid_map", uid_mappings)
         _write_map(pid, "gid_map", gid_mappings)
-        os.write(tell, b"x")
+        os.write(go_writer, b"x")
     except BaseException:
-        os.close(tell)
-        tell = -1
+        os.close(go_writer)
+        go_writer = -1
         os.close(pidfd)
         os.waitpid(pid, 0)
         raise
     finally:
-        os.close(told)
-        if tell >= 0:
-            os.close(tell)
+        os.close(go_reader)
+        if go_writer >= 0:
+            os.close(go_writer)
     return pid, pidfd
 
 
-def create_owned(
+def create_in_user_namespace(
     kinds: Iterable[str],
     uid_mappings: Iterable[tuple[int, int, int]],
     gid_mappings: Iterable[tuple[int, int, int]],
@@ -111,23 +111,23 @@ def create_owned(
     OCI type → descriptor; the key "user" is among them.
     """
     pid = 0
-    waits, holds = os.pipe2(os.O_CLOEXEC)
+    exit_reader, exit_writer = os.pipe2(os.O_CLOEXEC)
     try:
-        pid, pidfd = fork_owned(flags_of(kinds), uid_mappings, gid_mappings)
+        pid, pidfd = fork_in_user_namespace(flags_of(kinds), uid_mappings, gid_mappings)
         if pid == 0:
-            os.close(holds)
-            os.read(waits, 1)  # end of file: the parent is done, or dead
+            os.close(exit_writer)
+            os.read(exit_reader, 1)  # end of file: the parent is done, or dead
             os._exit(0)
         os.close(pidfd)
-        return open_of(pid, ("user", *kinds))
+        return open_namespaces(pid, ("user", *kinds))
     finally:
-        os.close(waits)
-        os.close(holds)
+        os.close(exit_reader)
+        os.close(exit_writer)
         if pid:
             os.waitpid(pid, 0)
 
 
-def open_of(pid: int, kinds: Iterable[str]) -> dict[str, int]:
+def open_namespaces(pid: int, kinds: Iterable[str]) -> dict[str, int]:
     """Descriptors of a process's namespaces, by OCI type; all of them, or none and the OSError."""
     found: dict[str, int] = {}
     try:

@@ -48,6 +48,7 @@ class Socket:
         self._sequence = 0
 
     def close(self) -> None:
+        """Close the socket."""
         self._socket.close()
 
     def __enter__(self) -> Socket:
@@ -121,6 +122,7 @@ def decode(data: bytes) -> dict[int, bytes]:
 
 
 def items(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, value) of each attribute, in order, repeated ones too."""
     position = 0
     while position + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, position)

@@ -171,6 +171,7 @@ def read_bounded(descriptor: int, limit: int, what: str) -> bytes:
 
 
 def is_missing(error: OSError) -> bool:
+    """Whether a path does not exist: ENOENT or ENOTDIR."""
     return error.errno in (errno.ENOENT, errno.ENOTDIR)
 
 

@@ -83,6 +83,7 @@ class FilterCache:
         self._programs: dict[str, bytes] = {}
 
     def program(self, profile: dict[str, Any]) -> bytes:
+        """The BPF program of `profile`, compiled at its first use on this kernel; raises as `compile_profile`."""
         text = json.dumps(profile, sort_keys=True)
         key = hashlib.sha256(f"{_GENERATION} {os.uname().release} {text}".encode()).hexdigest()
         with self._lock:

@@ -141,6 +141,7 @@ def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "")
 
 
 def umount2(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
     try:
         _umount2(os.fsencode(target), flags)
     except OSError as error:
@@ -149,6 +150,7 @@ def umount2(target: str, flags: int = 0) -> None:
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
+    """prctl(2)."""
     return _prctl(option, arg2, arg3, arg4, arg5)
 
 
@@ -166,6 +168,7 @@ def set_process_name(name: str) -> None:
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2)."""
     call("pivot_root", _NR_PIVOT_ROOT, os.fsencode(new_root), os.fsencode(put_old), path=new_root)
 
 
@@ -188,6 +191,7 @@ def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolv
 
 
 def open_tree(directory: int, path: str | bytes, flags: int) -> int:
+    """open_tree(2): an O_PATH descriptor, with OPEN_TREE_CLONE of a detached copy."""
     return call("open_tree", _NR_OPEN_TREE, directory, os.fsencode(path), flags | OPEN_TREE_CLOEXEC, path=path)
 
 
@@ -278,6 +282,7 @@ def mount_setattr(
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
+    """close_range(2), both ends included."""
     call("close_range", _NR_CLOSE_RANGE, first, last, flags)
 
 
@@ -360,6 +365,7 @@ def capget(pid: int = 0) -> tuple[int, int, int]:
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) of this process, with 64-bit masks."""
     header, data = _CapHeader(_CAPABILITY_VERSION_3, 0), (_CapData * 2)()
     for half in (0, 1):
         shift = 32 * half

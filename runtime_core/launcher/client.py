@@ -43,6 +43,7 @@ class Job:
         return self._status
 
     def ended(self, status: int) -> None:
+        """Called by the reader with the exit status; wakes those who wait."""
         self._status = status
         self._ended.set()
 
@@ -55,7 +56,7 @@ class _Reply:
 
 
 class Launcher:
-    """A running launcher process; see runtime_core.launcher.server for its theory."""
+    """A running launcher process; runtime_core.launcher.server explains why there is one."""
 
     def __init__(self, preload: Sequence[str]) -> None:
         self._preload = list(preload)

@@ -22,7 +22,7 @@ import signal
 import socket
 
 from runtime_core.errors import NotFound
-from runtime_core.kernel import syscalls, unforeseen
+from runtime_core.kernel import syscalls, unexpected_errors
 from runtime_core.launcher import messages
 
 TYPE_CHECKING = False
@@ -61,7 +61,7 @@ def main(descriptor: int, preload: list[str]) -> None:
             except (EOFError, ConnectionResetError):
                 return
             except Exception:  # noqa: BLE001  what came is no message, and the next one may be
-                unforeseen.report("receiving a message")
+                unexpected_errors.print_stack("receiving a message")
                 continue
             _answer(daemon, modules, request, descriptors)
 
@@ -83,7 +83,7 @@ def _answer(daemon: socket.socket, modules: dict[str, Any], request: dict[str, A
     try:
         reply["pid"] = _fork(daemon, modules, request, descriptors)
     except Exception as error:  # noqa: BLE001  all other pods' processes come from here too
-        reply["error"] = str(unforeseen.named(error, "forking"))
+        reply["error"] = str(unexpected_errors.to_trivet_error(error, "forking"))
     for descriptor in descriptors:
         os.close(descriptor)
     _send(daemon, reply)
@@ -122,6 +122,6 @@ def _run(daemon: socket.socket, job: Any, argument: dict[str, Any], descriptors:
         job(argument, descriptors)
         status = 0
     except BaseException:  # noqa: BLE001  the last frame of a process: what is raised here can only be printed
-        unforeseen.report("in a job")
+        unexpected_errors.print_stack("in a job")
     finally:
         os._exit(status)

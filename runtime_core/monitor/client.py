@@ -1,4 +1,4 @@
-"""The daemon's side of all monitors: one connection each, one thread for what they say."""
+"""The daemon's side of all monitors: a connection to each, and one thread that reads their events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from runtime_core.errors import BY_NAME, DeadlineExceeded, TrivetError, Unavailable
 from runtime_core.interfaces.runtime import PodLost
-from runtime_core.kernel import unforeseen
+from runtime_core.kernel import unexpected_errors
 from runtime_core.launcher import messages
 
 _ANSWER_SECONDS = 120.0
@@ -70,12 +70,12 @@ class Connection:
             raise reply.error
         return reply.result
 
-    def readable(self) -> bool:
+    def read_message(self) -> bool:
         """Take one message in; False when the monitor has gone."""
         try:
             message, _descriptors = messages.receive(self.sock)
         except (EOFError, OSError):
-            self._lose()
+            self._disconnect()
             return False
         if "event" in message:
             self._on_event(self.pod_id, message)
@@ -88,7 +88,7 @@ class Connection:
             reply.arrived.set()
         return True
 
-    def _lose(self) -> None:
+    def _disconnect(self) -> None:
         with self._lock:
             self.is_lost = True
             waiting, self._replies = self._replies, {}
@@ -135,20 +135,22 @@ class Monitors:
         return connection
 
     def get(self, pod_id: str) -> Connection:
+        """The pod's connection; Unavailable when there is none."""
         connection = self._by_pod.get(pod_id)
         if connection is None:
             raise PodLost(f"pod {pod_id} has no monitor")
         return connection
 
     def forget(self, pod_id: str) -> None:
+        """Forget the pod's connection. Idempotent."""
         self._by_pod.pop(pod_id, None)
 
     def _hear(self, connection: Connection) -> bool:
         """False when the monitor has gone. What nobody foresaw in one message leaves the others to be heard."""
         try:
-            return connection.readable()
+            return connection.read_message()
         except Exception:  # noqa: BLE001  this thread is the only one that listens
-            unforeseen.report(f"hearing the monitor of pod {connection.pod_id}")
+            unexpected_errors.print_stack(f"hearing the monitor of pod {connection.pod_id}")
             return True
 
     def _listen(self) -> None:

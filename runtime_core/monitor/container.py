@@ -1,4 +1,4 @@
-"""One container of a pod as its monitor keeps it: process, output, log, end."""
+"""One container as its monitor sees it: process, output, log, exit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runtime_core.container import create as container_create
 from runtime_core.container import start as container_start
 from runtime_core.container.request import CreateRequest
 from runtime_core.errors import FailedPrecondition, InvalidArgument
-from runtime_core.kernel import failpoint, paths, unforeseen
+from runtime_core.kernel import failpoint, paths, unexpected_errors
 from runtime_core.monitor import exit_record
 from runtime_core.monitor.attached import AttachedClient
 from runtime_core.monitor.cri_log import LineWriter
@@ -126,6 +126,7 @@ class Container:
         return theirs
 
     def start(self) -> int:
+        """Let the program run; nanoseconds since the epoch."""
         if self.status != "created":
             raise FailedPrecondition(f"container {self.id} is {self.status}, only a created one can be started")
         failpoint.hit("monitor.start.before")
@@ -208,6 +209,7 @@ class Container:
             self.dropped += len(lines) - written + half
 
     def reopen_log(self) -> None:
+        """Open the log file anew at the same path."""
         if self.status != "running":
             raise FailedPrecondition(f"container {self.id} is {self.status}, only a running one's log is reopened")
         if self.log_path:
@@ -231,7 +233,7 @@ class Container:
             failpoint.hit("monitor.exit.before-record")
             exit_record.write(self.directory + "/exits", self.id, self.exit)
         except Exception:  # noqa: BLE001  a full disk, for instance: it is told all the same, and whoever asks hears it
-            unforeseen.report(f"recording the end of container {self.id}")
+            unexpected_errors.print_stack(f"recording the end of container {self.id}")
         failpoint.hit("monitor.exit.recorded")
         return self.exit
 
@@ -252,6 +254,7 @@ class Container:
             raise InvalidArgument(f"signal: {number} is none") from None
 
     def describe(self) -> dict[str, Any]:
+        """State, PID and exit record as JSON, for a daemon that reconnects."""
         return {
             "id": self.id,
             "status": self.status,

@@ -1,4 +1,4 @@
-"""The exit of a container on disk: written before anybody is told, read by whoever comes later."""
+"""The exit of a container on disk: written before it is reported, read by a later daemon."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def read_all(directory: str) -> dict[str, dict[str, Any]]:
 
 
 def remove(directory: str, name: str) -> None:
+    """Delete the record `name`. Idempotent."""
     try:
         os.unlink(f"{directory}/{name}")
     except FileNotFoundError:

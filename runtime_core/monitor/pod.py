@@ -12,7 +12,7 @@ import socket
 import struct
 
 from runtime_core.container import pod_init, sysctls
-from runtime_core.container.child import in_child
+from runtime_core.container.child_process import run_in_process
 from runtime_core.kernel import failpoint, namespaces, syscalls
 from runtime_core.monitor.pin import pin
 
@@ -35,20 +35,20 @@ def open_namespaces(pod: dict[str, Any], attach: Callable[[int], None]) -> tuple
         kind for kind, wanted in (("network", pod["netns_path"]), ("ipc", pod["own_ipc"]), ("uts", pod["own_uts"])) if wanted
     ]
     if pod["uid_mappings"]:
-        first, user = _enter_owned(pod, kinds, attach)
+        first, user = _enter_in_user_namespace(pod, kinds, attach)
     else:
         first, user = 0, -1
         _enter(kinds)
     failpoint.hit("monitor.open.unshared")
     # In a child, which shares all namespaces: what it copies of the launcher's pages goes with it, while in
     # this process, which lives as long as the pod, it would stay.
-    in_child("furnishing the pod's namespaces", lambda: _furnish(pod))
+    run_in_process("furnishing the pod's namespaces", lambda: _configure_namespaces(pod))
     if pod["pid_mode"] == "pod" and not first:
         first = pod_init.fork(lambda: attach(0))
     return first, user
 
 
-def _furnish(pod: dict[str, Any]) -> tuple[int, ...]:
+def _configure_namespaces(pod: dict[str, Any]) -> tuple[int, ...]:
     """What is set once in the new namespaces."""
     if pod["netns_path"]:
         pin(pod["netns_path"])
@@ -75,7 +75,7 @@ def _enter(kinds: list[str]) -> None:
         syscalls.unshare(flags)
 
 
-def _enter_owned(pod: dict[str, Any], kinds: list[str], attach: Callable[[int], None]) -> tuple[int, int]:
+def _enter_in_user_namespace(pod: dict[str, Any], kinds: list[str], attach: Callable[[int], None]) -> tuple[int, int]:
     """The same, in a new user namespace that owns them. This process stays outside of that one, for it
     must keep the host's rights."""
     uids, gids = (
@@ -85,11 +85,11 @@ def _enter_owned(pod: dict[str, Any], kinds: list[str], attach: Callable[[int], 
     first = 0
     if pod["pid_mode"] == "pod":
         flags = namespaces.flags_of(kinds)
-        first = pod_init.fork(clone=lambda own: namespaces.fork_owned(own | flags, uids, gids))
+        first = pod_init.fork(clone=lambda own: namespaces.fork_in_user_namespace(own | flags, uids, gids))
         attach(first)  # from outside: the files of cgroups are not its root's
-        made = namespaces.open_of(first, ("user", *kinds))
+        made = namespaces.open_namespaces(first, ("user", *kinds))
     else:
-        made = namespaces.create_owned(kinds, uids, gids)
+        made = namespaces.create_in_user_namespace(kinds, uids, gids)
     user = made.pop("user")
     namespaces.join(made)
     for descriptor in made.values():

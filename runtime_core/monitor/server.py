@@ -1,4 +1,4 @@
-"""The monitor: one process per pod, which is all that a running pod needs.
+"""The monitor: one process per pod, which starts its containers and keeps their output and exits.
 
 Theory of operation. Forked by the launcher, detached from the daemon, it makes the pod's
 namespaces in itself, forks the containers, copies their output to the log files, reaps
@@ -23,7 +23,7 @@ import socket
 
 from runtime_core.container import exec as container_exec
 from runtime_core.errors import AlreadyExists, FailedPrecondition, NotFound, TrivetError
-from runtime_core.kernel import entry_point, failpoint, syscalls, unforeseen
+from runtime_core.kernel import entry_point, failpoint, syscalls, unexpected_errors
 from runtime_core.kernel.readable import is_readable
 from runtime_core.launcher import messages
 from runtime_core.monitor import exit_record, pod
@@ -88,6 +88,7 @@ class Monitor:
         self._kept = frozenset(self._handlers)
 
     def serve(self) -> None:
+        """The event loop; returns when the daemon has said so (`shutdown`)."""
         while not self._is_ending:
             for descriptor, _event in self._epoll.poll():
                 handler = self._handlers.get(descriptor)
@@ -99,7 +100,7 @@ class Monitor:
         try:
             handler()
         except Exception:  # noqa: BLE001  the containers are children of this process, and would die with it
-            unforeseen.report("in a monitor")
+            unexpected_errors.print_stack("in a monitor")
             if descriptor not in self._kept:
                 self._unwatch(descriptor)  # or the loop would turn and turn
 
@@ -125,7 +126,7 @@ class Monitor:
             request, descriptors = messages.receive(connection)
         except Exception as error:  # noqa: BLE001  who sends what is no message is nobody to talk to
             if not isinstance(error, (EOFError, OSError)):
-                unforeseen.report("receiving a message")
+                unexpected_errors.print_stack("receiving a message")
             self._drop(connection)
             return
         reply: dict[str, Any] = {"id": request.get("id")}
@@ -281,7 +282,7 @@ class Monitor:
         return {}
 
     def _kill_family(self, container: Container, leader: int) -> None:
-        for pid in family(leader, self._cgroups.processes(container.cgroup_path)):
+        for pid in process_tree(leader, self._cgroups.processes(container.cgroup_path)):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -357,7 +358,7 @@ def read_filter(descriptors: list[int]) -> bytes:
     return os.pread(descriptors[0], size, 0)
 
 
-def family(leader: int, candidates: list[int]) -> list[int]:
+def process_tree(leader: int, candidates: list[int]) -> list[int]:
     """`leader`, the processes of its session, and all their descendants, among `candidates`."""
     parents: dict[int, tuple[int, int]] = {}
     for pid in candidates:
@@ -376,5 +377,7 @@ def family(leader: int, candidates: list[int]) -> list[int]:
 
 
 def _describe(error: Exception) -> dict[str, str]:
-    named = unforeseen.named(error, errno.errorcode.get(error.errno or 0, "error") if isinstance(error, OSError) else "monitor")
+    named = unexpected_errors.to_trivet_error(
+        error, errno.errorcode.get(error.errno or 0, "error") if isinstance(error, OSError) else "monitor"
+    )
     return {"kind": type(named).__name__, "message": str(named)}

@@ -32,7 +32,8 @@ def trunk_message(port: int, vlans: Iterable[int]) -> Message:
     return _message(_SETLINK, port, entries)
 
 
-def no_vlans_message(port: int, vlans: Iterable[int]) -> Message:
+def remove_vlans_message(port: int, vlans: Iterable[int]) -> Message:
+    """The port leaves `vlans`."""
     return _message(_DELLINK, port, [(0, vlan) for vlan in vlans])
 
 

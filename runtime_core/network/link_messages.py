@@ -60,6 +60,7 @@ def link_message(
 
 
 def bridge_message(name: str, *, mtu: int = 0, vlan_filtering: bool = False) -> Message:
+    """A new bridge that is up, with a hardware address that does not change with its ports."""
     data = [(_BR_VLAN_FILTERING, b"\1")] if vlan_filtering else []
     # One that is given stays: the kernel would change its own with every port, and neighbours would send to the old one.
     mac = ":".join(f"{byte:02x}" for byte in (0x02, *os.urandom(5)))
@@ -68,24 +69,27 @@ def bridge_message(name: str, *, mtu: int = 0, vlan_filtering: bool = False) -> 
 
 def veth_message(name: str, peer: str, *, namespace: int, master: int = 0, mtu: int = 0, mac: str = "") -> Message:
     """A pair whose far end is born in `namespace` (-1: here) under its final name, down; the near end is up."""
-    far: list[tuple[int, Any]] = [(_IFLA_IFNAME, peer), *([(_IFLA_MTU, mtu)] if mtu else [])]
+    peer_attributes: list[tuple[int, Any]] = [(_IFLA_IFNAME, peer), *([(_IFLA_MTU, mtu)] if mtu else [])]
     if namespace >= 0:
-        far.append((_IFLA_NET_NS_FD, namespace))
+        peer_attributes.append((_IFLA_NET_NS_FD, namespace))
     if mac:
-        far.append((_IFLA_ADDRESS, mac_bytes(mac)))
-    data = [(_VETH_PEER, _LINK.pack(0, 0, 0, 0, 0) + netlink.encode(far))]
+        peer_attributes.append((_IFLA_ADDRESS, mac_bytes(mac)))
+    data = [(_VETH_PEER, _LINK.pack(0, 0, 0, 0, 0) + netlink.encode(peer_attributes))]
     return link_message("veth", name, data, mtu=mtu, master=master, up=True)
 
 
 def macvlan_data(mode: str, broadcast_queue: int = 0) -> list[tuple[int, Any]]:
+    """IFLA_INFO_DATA of a macvlan; `mode` is one of MACVLAN_MODES."""
     return [(_MACVLAN_MODE, MACVLAN_MODES[mode]), *([(_MACVLAN_BC_QUEUE, broadcast_queue)] if broadcast_queue else [])]
 
 
 def ipvlan_data(mode: str) -> list[tuple[int, Any]]:
+    """IFLA_INFO_DATA of an ipvlan; `mode` is one of IPVLAN_MODES."""
     return [(_IPVLAN_MODE, struct.pack("=H", IPVLAN_MODES[mode]))]
 
 
 def vlan_data(vlan: int) -> list[tuple[int, Any]]:
+    """IFLA_INFO_DATA of an 802.1Q VLAN with this id."""
     return [(_VLAN_ID, struct.pack("=H", vlan))]
 
 
@@ -114,13 +118,13 @@ def port_message(index: int, *, hairpin: bool, isolated: bool) -> Message:
     return Message(_SETLINK, _LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0), port)
 
 
-def address_message(index: int, address: str, *, says_when_ready: bool = False, prefix_route: bool = True) -> Message:
-    """Nobody else has it: the kernel does not look for duplicates, unless it `says_when_ready` (network/settle.py; then
-    the sysctl accept_dad decides). `prefix_route`: it makes the route to the address's network by itself."""
+def address_message(index: int, address: str, *, follows_accept_dad: bool = False, prefix_route: bool = True) -> Message:
+    """Add `address` ("10.0.0.1/24") to a link, without duplicate address detection, unless it `follows_accept_dad`: then
+    the sysctl accept_dad decides. `prefix_route`: the kernel adds the route to the address's network."""
     interface = ipaddress.ip_interface(address)
     packed = interface.ip.packed
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
-    flags = _NODAD if interface.version == 6 and not says_when_ready else 0
+    flags = _NODAD if interface.version == 6 and not follows_accept_dad else 0
     attributes: list[tuple[int, Any]] = [(_IFA_LOCAL, packed), (_IFA_ADDRESS, packed)]
     if interface.version == 4 and interface.network.prefixlen < 31:
         attributes.append((_IFA_BROADCAST, interface.network.broadcast_address.packed))
@@ -130,7 +134,8 @@ def address_message(index: int, address: str, *, says_when_ready: bool = False, 
     return Message(_NEWADDR, header, attributes, CREATE | REPLACE)
 
 
-def no_address_message(index: int, address: str) -> Message:
+def remove_address_message(index: int, address: str) -> Message:
+    """A link loses `address` ("10.0.0.1/24")."""
     interface = ipaddress.ip_interface(address)
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
     header = struct.pack("=BBBBI", family, interface.network.prefixlen, 0, 0, index)
@@ -173,4 +178,5 @@ def route_message(
 
 
 def mac_bytes(mac: str) -> bytes:
+    """ "02:00:00:00:00:01" as six bytes."""
     return bytes(int(part, 16) for part in mac.split(":"))

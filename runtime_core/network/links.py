@@ -32,6 +32,8 @@ LONGEST_NAME = 15
 
 
 class Link:
+    """One link as RTM_NEWLINK describes it."""
+
     __slots__ = ("_attributes", "index", "is_up", "mac", "master", "mtu", "name")
 
     index: int
@@ -53,6 +55,7 @@ class Link:
 
     @property
     def alias(self) -> str:
+        """IFLA_IFALIAS, "" without one."""
         return self._attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace")
 
     @property
@@ -62,6 +65,7 @@ class Link:
 
     @property
     def is_promiscuous(self) -> bool:
+        """Whether anybody has made it promiscuous."""
         return self._number(_IFLA_PROMISCUITY) > 0
 
     @property
@@ -90,6 +94,7 @@ class Links:
 
     @property
     def socket(self) -> netlink.Socket:
+        """The route socket, for messages that this class lacks."""
         return self._socket
 
     def send(self, *messages: Message) -> list[bytes]:
@@ -97,20 +102,24 @@ class Links:
         return self._socket.request(*messages) if messages else []
 
     def find(self, name: str) -> Link | None:
+        """The link of this name; None when there is none."""
         return self._find(_LINK.pack(0, 0, 0, 0, 0), [(_IFLA_IFNAME, name)]) if _is_possible(name) else None
 
-    def at(self, index: int) -> Link | None:
+    def find_by_index(self, index: int) -> Link | None:
+        """The link of this index; None when there is none."""
         return self._find(_LINK.pack(0, 0, index, 0, 0), [])
 
     def all(self) -> list[Link]:
+        """All links of the namespace."""
         return [Link(payload) for payload in self._socket.dump(Message(_GETLINK, _LINK.pack(0, 0, 0, 0, 0)))]
 
-    def make(self, name: str, *messages: Message) -> Link:
+    def create(self, name: str, *messages: Message) -> Link:
         """Send what makes the link `name` of this namespace; the link."""
         payloads = self._socket.request(*messages, Message(_GETLINK, _LINK.pack(0, 0, 0, 0, 0), [(_IFLA_IFNAME, name)]))
         return Link(payloads[0])
 
     def add_bridge(self, name: str, *, mtu: int = 0, vlan_filtering: bool = False) -> None:
+        """See `bridge_message`; FileExistsError when the name is taken."""
         self._socket.request(bridge_message(name, mtu=mtu, vlan_filtering=vlan_filtering))
 
     def add_veth(self, name: str, peer: str, *, namespace: int, master: int = 0, mtu: int = 0, mac: str = "") -> None:
@@ -119,22 +128,28 @@ class Links:
 
     def remove(self, name: str) -> bool:
         """False when there was none."""
-        return _is_possible(name) and self._forgive(Message(_DELLINK, _LINK.pack(0, 0, 0, 0, 0), [(_IFLA_IFNAME, name)]))
+        return _is_possible(name) and self._send_ignoring_absent(
+            Message(_DELLINK, _LINK.pack(0, 0, 0, 0, 0), [(_IFLA_IFNAME, name)])
+        )
 
-    def remove_at(self, index: int) -> bool:
-        return self._forgive(Message(_DELLINK, _LINK.pack(0, 0, index, 0, 0)))
+    def remove_by_index(self, index: int) -> bool:
+        """As `remove`, by index."""
+        return self._send_ignoring_absent(Message(_DELLINK, _LINK.pack(0, 0, index, 0, 0)))
 
     def set_up(self, index: int, *, promiscuous: bool = False) -> None:
+        """Set the link up, and promiscuous where asked."""
         flags = _IFF_UP | (_IFF_PROMISC if promiscuous else 0)
         self._socket.request(Message(_NEWLINK, _LINK.pack(0, 0, index, flags, flags)))
 
     def set_down(self, index: int) -> None:
+        """Set the link down."""
         self._socket.request(Message(_NEWLINK, _LINK.pack(0, 0, index, 0, _IFF_UP)))
 
     def set_master(self, index: int, master: int) -> None:
+        """Make the link a port of the link `master`; 0 takes it off."""
         self._socket.request(Message(_SETLINK, _LINK.pack(0, 0, index, 0, 0), [(_IFLA_MASTER, master)]))
 
-    def set_size_and_mac(self, index: int, mtu: int, mac: bytes) -> None:
+    def set_mtu_and_mac(self, index: int, mtu: int, mac: bytes) -> None:
         """What is 0 or empty stays."""
         attributes = [*([(_IFLA_MTU, mtu)] if mtu else []), *([(_IFLA_ADDRESS, mac)] if mac else [])]
         self._socket.request(Message(_SETLINK, _LINK.pack(0, 0, index, 0, 0), attributes))
@@ -143,7 +158,7 @@ class Links:
         """Addresses with prefix length of one link."""
         return [address for address, _flags in self._addresses(index)]
 
-    def unsettled(self, index: int) -> tuple[list[str], list[str]]:
+    def tentative_addresses(self, index: int) -> tuple[list[str], list[str]]:
         """(addresses whose duplicates are still being looked for, addresses that somebody else has)."""
         listed = list(self._addresses(index))
         failed = [address for address, flags in listed if flags & _DAD_FAILED]
@@ -186,7 +201,7 @@ class Links:
             raise
         return Link(payloads[0])
 
-    def _forgive(self, message: Message) -> bool:
+    def _send_ignoring_absent(self, message: Message) -> bool:
         try:
             self._socket.request(message)
         except OSError as error:
@@ -215,6 +230,7 @@ def _is_possible(name: str) -> bool:
 
 
 def up_message(index: int) -> Message:
+    """The link is set up."""
     return Message(_NEWLINK, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP))
 
 

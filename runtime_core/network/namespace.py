@@ -32,7 +32,7 @@ def open_namespace(path: str) -> int:
 
 
 @contextmanager
-def entered(namespace: int) -> Iterator[None]:
+def in_namespace(namespace: int) -> Iterator[None]:
     """Within the block this thread, and no other, is in `namespace`."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -48,12 +48,12 @@ def destination_port(register: int = 0) -> list[Any]:
     return [_load(_TRANSPORT_HEADER, 2, 2, register)]
 
 
-def in_name(register: int = 0) -> list[Any]:
+def input_interface(register: int = 0) -> list[Any]:
     """iifname"""
     return [_meta(_IN_NAME, register)]
 
 
-def out_name(register: int = 0) -> list[Any]:
+def output_interface(register: int = 0) -> list[Any]:
     """oifname"""
     return [_meta(_OUT_NAME, register)]
 
@@ -74,7 +74,7 @@ def equals(value: bytes, *, negated: bool = False) -> list[Any]:
     return [_expression("cmp", compared)]
 
 
-def listed_in(name: str) -> list[Any]:
+def in_set(name: str) -> list[Any]:
     """… @name"""
     return [_expression("lookup", [(1, name), (2, number(_FIRST))])]
 
@@ -85,7 +85,7 @@ def is_local() -> list[Any]:
     return [fib, *equals(struct.pack("=I", 2))]
 
 
-def is_answer() -> list[Any]:
+def is_established() -> list[Any]:
     """ct state established,related"""
     state = _expression("ct", [(1, number(_FIRST)), (2, number(0))])
     return [state, _bitwise(struct.pack("=I", _ESTABLISHED_OR_RELATED), bytes(4)), *equals(bytes(4), negated=True)]
@@ -104,7 +104,7 @@ def set_mark(bit: int) -> list[Any]:
     return [*mark(), joined, _expression("meta", [(2, number(_MARK)), (3, number(_FIRST))])]
 
 
-def translate_by(family: int, name: str) -> list[Any]:
+def dnat_by(family: int, name: str) -> list[Any]:
     """dnat to … map @name, whose data is address . port"""
     lookup = _expression("lookup", [(1, name), (2, number(_FIRST)), (3, number(_SECOND))])
     port = _SECOND + ADDRESS_BYTES[family] // 4
@@ -112,27 +112,32 @@ def translate_by(family: int, name: str) -> list[Any]:
 
 
 def masquerade() -> list[Any]:
+    """masquerade"""
     return [_expression("masq", [])]
 
 
 def accept() -> list[Any]:
+    """accept"""
     return [_verdict(_ACCEPT)]
 
 
 def drop() -> list[Any]:
+    """drop"""
     return [_verdict(_DROP)]
 
 
-def leave() -> list[Any]:
+def return_verdict() -> list[Any]:
     """return"""
     return [_verdict(_RETURN)]
 
 
 def jump(chain: str) -> list[Any]:
+    """jump chain"""
     return [_verdict(JUMP, chain)]
 
 
 def interface_name(name: str) -> bytes:
+    """An interface name as nftables compares it: 16 bytes, padded with zeros."""
     return name.encode().ljust(16, b"\0")
 
 

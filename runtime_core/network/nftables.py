@@ -65,6 +65,7 @@ class Socket(netlink.Socket):
         return self
 
     def close(self) -> None:
+        """Close the socket, with `closes_later` in a thread."""
         # The kernel lets go of a netfilter socket, of any, only when what was removed is freed, an RCU grace period later.
         if self._closes_later:
             try:
@@ -98,7 +99,7 @@ class Socket(netlink.Socket):
         self._socket.send(b"".join(data))
         self._await(first, first + len(messages))
 
-    def is_done(self, messages: list[Message], generation: int | None = None, lost: tuple[int, ...] = LOST) -> bool:
+    def try_transact(self, messages: list[Message], generation: int | None = None, lost: tuple[int, ...] = LOST) -> bool:
         """`transact`; False when it is refused for one of `lost`."""
         try:
             self.transact(messages, generation)
@@ -125,6 +126,7 @@ class Socket(netlink.Socket):
 
 
 def table(family: int, name: str) -> Message:
+    """Make the table; one that is there stays."""
     return _message(_NEWTABLE, family, [(1, name)], CREATE)
 
 
@@ -139,15 +141,18 @@ def remove_whole_table(family: int, name: str) -> Message:
 
 
 def chain(family: int, in_table: str, name: str, *, must_be_new: bool = False) -> Message:
+    """Make a chain without a hook; one that is there stays, unless it `must_be_new`."""
     return _message(_NEWCHAIN, family, [(1, in_table), (3, name)], CREATE | (EXCL if must_be_new else 0))
 
 
 def base_chain(family: int, in_table: str, name: str, kind: str, hook: int, priority: int) -> Message:
+    """Make a chain of `kind` (filter, nat) at a hook, with this priority."""
     where = [(1, number(hook)), (2, struct.pack("!i", priority))]
     return _message(_NEWCHAIN, family, [(1, in_table), (3, name), (4, where), (7, kind)], CREATE)
 
 
 def flush_chain(family: int, in_table: str, name: str) -> Message:
+    """Delete all rules of a chain."""
     return _message(_DELRULE, family, [(1, in_table), (2, name)])
 
 
@@ -161,6 +166,7 @@ def remove_rule(family: int, in_table: str, in_chain: str, handle: int) -> Messa
 
 
 def rule(family: int, in_table: str, in_chain: str, expressions: list[Any], comment: str = "") -> Message:
+    """Append a rule of these expressions (nft_expressions.py)."""
     attributes: list[Any] = [(1, in_table), (2, in_chain), (4, [(1, expression) for expression in expressions])]
     if comment:
         attributes.append((7, _comment(comment)))
@@ -204,6 +210,7 @@ def new_set(family: int, in_table: str, name: str, key: list[int], data: list[in
 
 
 def remove_set(family: int, in_table: str, name: str, *, must_be_empty: bool = False) -> Message:
+    """Delete a set or map; EBUSY when it `must_be_empty` and is not."""
     return _message(_DELSET, family, [(1, in_table), (2, name)], _NON_RECURSIVE if must_be_empty else 0)
 
 
@@ -223,6 +230,7 @@ def element(
 
 
 def remove_element(family: int, in_table: str, in_set: str, key: bytes) -> Message:
+    """Delete an element by its key; ENOENT when it is not there."""
     return _message(_DELELEMENT, family, [(1, in_table), (2, in_set), (3, [(1, [(1, [(1, key)])])])])
 
 
@@ -273,6 +281,7 @@ def has_chains(sock: netlink.Socket, family: int, in_table: str, names: list[str
 
 
 def has_set(sock: netlink.Socket, family: int, in_table: str, name: str) -> bool:
+    """Whether the set or map is there."""
     return bool(query(sock, _message(_GETSET, family, [(1, in_table), (2, name)])))
 
 
@@ -288,6 +297,7 @@ def removed_objects(messages: list[Message]) -> int:
 
 
 def number(value: int) -> bytes:
+    """A 32-bit attribute, in network byte order."""
     return struct.pack("!I", value)
 
 

@@ -19,7 +19,7 @@ DEFAULT = BACKENDS["nftables"]
 REFERENCE = "plugins.packet_filters.reference:ReferenceRules"
 
 
-def packet_filter(entry: str) -> Any:
+def load_packet_filter(entry: str) -> Any:
     """A new driver object of "module:attribute", of `DEFAULT` when that is empty."""
     return entry_point.load(entry or DEFAULT)()
 
@@ -29,7 +29,7 @@ def reference_rules() -> Any:
     return entry_point.load(REFERENCE)()
 
 
-def chosen(backend: str, field: str, entry: str) -> str:
+def choose_entry_point(backend: str, field: str, entry: str) -> str:
     """The entry point that a plugin's configuration asks for, `entry` (the node's own) where it asks for none."""
     if not backend:
         return entry or DEFAULT

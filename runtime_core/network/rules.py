@@ -63,6 +63,7 @@ class Route:
 
     @property
     def destination(self) -> Any:
+        """The destination as an ip_network."""
         packed = self._attributes.get(_RTA_DST) or bytes(4 if self.family == socket.AF_INET else 16)
         return ipaddress.ip_network((packed, self._header[1]))
 
@@ -74,14 +75,15 @@ class Route:
 
     @property
     def gateway(self) -> str:
+        """The gateway's address, "" without one."""
         packed = self._attributes.get(_RTA_GATEWAY)
         return str(ipaddress.ip_address(packed)) if packed else ""
 
-    def put(self, table: int) -> Message:
+    def replace_message(self, table: int) -> Message:
         """Into `table`, in the place of one to the same destination."""
         return self._message(_NEWROUTE, table, CREATE | REPLACE)
 
-    def take(self) -> Message:
+    def delete_message(self) -> Message:
         """Out of its table."""
         return self._message(_DELROUTE, self.table, 0)
 
@@ -100,7 +102,8 @@ def rule_message(source: str, table: int) -> Message:
     return _rule_message(_NEWRULE, source, table, [], CREATE | EXCL)
 
 
-def no_rule_message(rule: Rule) -> Message:
+def remove_rule_message(rule: Rule) -> Message:
+    """Delete a rule, recognised by source, table and priority."""
     return _rule_message(_DELRULE, rule.source, rule.table, [(_FRA_PRIORITY, rule.priority)], 0)
 
 

@@ -23,23 +23,24 @@ def stop_container(node: Node, record: ContainerRecord, grace: float) -> None:
         if grace > 0 and record.state == State.RUNNING:
             runtime.kill(record.sandbox_id, record.id, record.stop_signal)
             failpoint.hit("stop.signalled")
-            if node.wait_end(record.id, grace):
+            if node.wait_for_exit(record.id, grace):
                 return
         runtime.kill(record.sandbox_id, record.id, signal.SIGKILL, everything=True)
         runtime.kill(record.sandbox_id, record.id, signal.SIGKILL)
     except (NotFound, PodLost):
         pass  # its monitor has died: the ends are being told
-    if not node.wait_end(record.id, _KILL_SECONDS):
+    if not node.wait_for_exit(record.id, _KILL_SECONDS):
         raise DeadlineExceeded(f"container {record.id} does not end after SIGKILL")
 
 
 def remove_container(node: Node, record: ContainerRecord) -> None:
+    """Kill it if it runs; release its snapshot and cgroup, and delete its record."""
     stop_container(node, record, 0)
     failpoint.hit("remove.stopped")
     _raise_first(node.ledger.sweep(record.id))
     failpoint.hit("remove.released")
     node.containers.delete(record.id)
-    node.forget_end(record.id)
+    node.forget_exit(record.id)
 
 
 def stop_sandbox(node: Node, record: SandboxRecord) -> None:
@@ -53,6 +54,7 @@ def stop_sandbox(node: Node, record: SandboxRecord) -> None:
 
 
 def remove_sandbox(node: Node, record: SandboxRecord) -> None:
+    """Stop the pod, remove its containers, and delete its record."""
     if record.is_ready or node.ledger.held(record.spec.id):
         stop_sandbox(node, record)
     for container in node.containers_of(record.spec.id):

@@ -45,9 +45,11 @@ class Directories:
     state: Path
 
     def pod(self, sandbox_id: str) -> str:
+        """The pod's directory below `state`."""
         return str(self.state / "pods" / sandbox_id)
 
     def netns(self, sandbox_id: str) -> str:
+        """The file to which the pod's network namespace is bound."""
         return str(self.state / "netns" / sandbox_id)
 
     def image_volumes(self, container_id: str) -> str:
@@ -100,15 +102,18 @@ class Node:
 
     def sandbox(self, sandbox_id: str) -> SandboxRecord:
         """By id or an unambiguous beginning of it."""
-        return _by_prefix(self.sandboxes, sandbox_id, "pod sandbox")
+        return _find_by_prefix(self.sandboxes, sandbox_id, "pod sandbox")
 
     def container(self, container_id: str) -> ContainerRecord:
-        return _by_prefix(self.containers, container_id, "container")
+        """By id or an unambiguous beginning of it; NotFound otherwise."""
+        return _find_by_prefix(self.containers, container_id, "container")
 
     def containers_of(self, sandbox_id: str) -> list[ContainerRecord]:
+        """Records of the pod's containers."""
         return [record for record in self.containers.all() if record.sandbox_id == sandbox_id]
 
     def runtime(self, handler: str) -> Runtime:
+        """The runtime of a handler; FailedPrecondition when it is not configured."""
         runtime = self.runtimes.get(handler)
         if runtime is None:
             # Not NotFound: a kubelet would take the pod that it asks about for gone.
@@ -116,19 +121,21 @@ class Node:
         return runtime
 
     def runtime_of(self, sandbox_id: str) -> Runtime:
+        """The runtime of a pod; NotFound for an unknown one."""
         return self.runtime(self.sandboxes.get(sandbox_id).spec.handler)
 
     # -- ends of containers
 
-    def expect_end(self, container_id: str) -> None:
+    def expect_exit(self, container_id: str) -> None:
         """From here on an end that is told is kept, and can be waited for."""
         self._ends[container_id] = _End()
 
-    def wait_end(self, container_id: str, timeout: float | None) -> bool:
+    def wait_for_exit(self, container_id: str, timeout: float | None) -> bool:
         end = self._ends.get(container_id)
         return end is None or end.recorded.wait(timeout)
 
-    def forget_end(self, container_id: str) -> None:
+    def forget_exit(self, container_id: str) -> None:
+        """After the removal: nobody will wait any more. Idempotent."""
         self._ends.pop(container_id, None)
 
     def container_created(self, record: ContainerRecord) -> None:
@@ -139,6 +146,8 @@ class Node:
             self.container_ended(end.told)
 
     def container_started(self, container_id: str, started_at: int) -> None:
+        """Record that it runs; `started_at` in nanoseconds since the epoch."""
+
         def change(record: ContainerRecord) -> ContainerRecord:
             state = record.state if record.state == State.EXITED else State.RUNNING
             return replace(record, state=state, started_at=started_at)
@@ -194,7 +203,7 @@ class Node:
     # -- pods and the ends of their monitors
 
     @contextmanager
-    def opening(self, spec: SandboxSpec) -> Iterator[list[str]]:
+    def open_transaction(self, spec: SandboxSpec) -> Iterator[list[str]]:
         """Within it the pod, which has no record yet, counts as one that is in its cgroup parent, and a loss of it is
         kept for `pod_opened`. Gives that parent and those above it that do not exist, the highest first."""
         with self.locks.hold(CGROUP_PARENTS):
@@ -282,7 +291,7 @@ def network_reference(network: PodNetwork) -> str:
     return json.dumps(asdict(network))
 
 
-def _by_prefix(collection: Collection[Found], key: str, what: str) -> Found:
+def _find_by_prefix(collection: Collection[Found], key: str, what: str) -> Found:
     found = collection.find(key)
     if found is not None:
         return found

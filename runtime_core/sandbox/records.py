@@ -1,4 +1,4 @@
-"""What is remembered of pods and containers, as JSON in the store and as frozen objects in memory."""
+"""Records of pods and containers: JSON in the store, frozen objects in memory."""
 
 from __future__ import annotations
 
@@ -61,6 +61,8 @@ class SandboxSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxRecord:
+    """A pod as it is: its specification and what it has acquired."""
+
     spec: SandboxSpec
     is_ready: bool
     #: nanoseconds since the epoch
@@ -74,11 +76,14 @@ class SandboxRecord:
     network: dict[str, Any] = field(default_factory=dict)
 
     def pod(self) -> PodSpec:
+        """What the runtime has to know of the pod."""
         return pod_spec(self.spec, self.directory, self.netns_path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRecord:
+    """A container as it is; times in nanoseconds since the epoch."""
+
     id: str
     name: str
     sandbox_id: str

@@ -1,4 +1,4 @@
-"""After a start: find the pods of the last daemon again, and release what nobody owns."""
+"""Recovery at the start: reconnect to the pods of the last daemon, and release what no record owns."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _PARALLEL = 8
 _LOST = 255
 
 
-def recover(node: Node, complain: Callable[[str, TrivetError], None]) -> None:
-    """Reconnect to every monitor, then sweep owners that have no record. Errors go to `complain`."""
+def recover(node: Node, report_problem: Callable[[str, TrivetError], None]) -> None:
+    """Reconnect to every monitor, then sweep owners that have no record. Errors go to `report_problem`."""
     with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="recover") as pool:
         for record, future in [(r, pool.submit(_recover_pod, node, r)) for r in node.sandboxes.all()]:
             try:
                 future.result()
             except TrivetError as error:
-                complain(f"pod {record.spec.id}", error)
+                report_problem(f"pod {record.spec.id}", error)
                 node.pod_lost(record.spec.id)
     known = {record.spec.id for record in node.sandboxes.all()} | {record.id for record in node.containers.all()}
     for owner in node.ledger.owners() - known:
         for failure in node.ledger.sweep(owner):
-            complain(f"owner {owner}", failure)
+            report_problem(f"owner {owner}", failure)
     for key in node.snapshotter.snapshots():
         if key not in known:
             node.snapshotter.remove(key)
@@ -34,15 +34,15 @@ def recover(node: Node, complain: Callable[[str, TrivetError], None]) -> None:
     try:
         node.network.collect_garbage(pods)
     except TrivetError as error:
-        complain("network garbage collection", error)
-    node.network.check(pods, lambda pod_id, error: complain(f"network of pod {pod_id}", error))
+        report_problem("network garbage collection", error)
+    node.network.check(pods, lambda pod_id, error: report_problem(f"network of pod {pod_id}", error))
 
 
 def _recover_pod(node: Node, record: SandboxRecord) -> None:
     containers = {container.id: container for container in node.containers_of(record.spec.id)}
     living = [container.id for container in containers.values() if container.state != State.EXITED]
     for container_id in living:
-        node.expect_end(container_id)
+        node.expect_exit(container_id)
     if not record.is_ready and not living:  # a lost one may have been left before its containers were cleaned up
         return
     try:

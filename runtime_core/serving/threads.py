@@ -41,7 +41,12 @@ class Threads(Executor):
     first, so that the others can end; none of them keeps a program from ending."""
 
     def __init__(
-        self, most: int, name: str, *, idle_seconds: float = _IDLE_SECONDS, on_calm: Callable[[], None] = memory.give_back
+        self,
+        most: int,
+        name: str,
+        *,
+        idle_seconds: float = _IDLE_SECONDS,
+        on_calm: Callable[[], None] = memory.release_unused_memory,
     ) -> None:
         """`on_calm` is called when most threads of a crowd have ended."""
         self._most, self._name, self._idle_seconds, self._on_calm = most, name, idle_seconds, on_calm

@@ -28,6 +28,7 @@ class Timings:
         self._timings: dict[tuple[str, str], Timing] = {}
 
     def add(self, method: str, code: str, seconds: float) -> None:
+        """Count one call of `method` that ended with the status `code` after `seconds`."""
         with self._lock:
             timing = self._timings.setdefault((method, code), Timing())
             timing.count += 1

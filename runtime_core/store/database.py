@@ -1,4 +1,4 @@
-"""What must survive a crash: one SQLite file, one writer.
+"""The database of a daemon: one SQLite file, one writer.
 
 WAL with synchronous=NORMAL: a commit survives kill -9 at once and a power cut at the
 next checkpoint; pods do not survive a power cut anyway, and image content is made
@@ -66,10 +66,12 @@ class Database:
                 raise
 
     def read(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT."""
         with self._mutex:
             return self._connection.execute(query, arguments).fetchall()
 
     def close(self) -> None:
+        """Close the file and release its lock."""
         with self._mutex:
             self._connection.close()
             os.close(self._lock_descriptor)

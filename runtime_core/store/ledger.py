@@ -1,4 +1,4 @@
-"""Who owns what outlives the process.
+"""The ledger: which owner holds which thing that outlives the process.
 
 Before a thing is acquired that a crash would leave behind (a network namespace, a cgroup,
 a mount, an address, a snapshot, a monitor), its owner, kind and reference are written
@@ -19,6 +19,8 @@ from runtime_core.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Entry:
+    """One row: `owner` holds the thing `reference` of this `kind`."""
+
     owner: str
     kind: str
     reference: str
@@ -57,6 +59,7 @@ class Ledger:
         return [Entry(*row) for row in rows]
 
     def owners(self) -> set[str]:
+        """Everybody who holds something."""
         return {owner for (owner,) in self._database.read("SELECT DISTINCT owner FROM ledger")}
 
     def guard(self, undo: ExitStack, owner: str, *things: tuple[str, str]) -> None:

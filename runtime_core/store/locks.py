@@ -38,6 +38,7 @@ class Locks:
 
     @contextmanager
     def hold(self, name: str) -> Iterator[None]:
+        """Hold the lock `name` within the block; waits for whoever has it."""
         with self._guard:
             lock, users = self._held.get(name, (threading.Lock(), 0))
             self._held[name] = (lock, users + 1)

@@ -36,19 +36,23 @@ class Collection(Generic[Record]):
         }
 
     def get(self, key: str) -> Record:
+        """The record; NotFound when there is none."""
         record = self._records.get(key)
         if record is None:
             raise NotFound(f"{self._kind} {key!r} does not exist")
         return record
 
     def find(self, key: str) -> Record | None:
+        """The record; None when there is none."""
         return self._records.get(key)
 
     def all(self) -> list[Record]:
+        """All records, in the order in which they were added."""
         with self._lock:
             return list(self._records.values())
 
     def put(self, key: str, record: Record) -> None:
+        """Write a record, new or changed; it is committed when this returns."""
         document = json.dumps(self._encode(record), separators=(",", ":"))
         with self._database.transaction() as connection:
             connection.execute(

@@ -71,23 +71,26 @@ class Worker:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.pid = self.process.pid
 
-    def ask(self, *words: object) -> str:
-        self.tell(*words)
-        return self.answer()
+    def run_command(self, *words: object) -> str:
+        self.send_command(*words)
+        return self.read_reply()
 
-    def tell(self, *words: object) -> None:
+    def send_command(self, *words: object) -> None:
+        """Send a command."""
         assert self.process.stdin
         print(*words, file=self.process.stdin)
 
-    def answer(self) -> str:
+    def read_reply(self) -> str:
+        """Wait for the answer to the last command."""
         assert self.process.stdout
         return self.process.stdout.readline().strip()
 
-    def has_answered(self) -> bool:
+    def has_reply(self) -> bool:
         assert self.process.stdout
         return bool(select.select([self.process.stdout.fileno()], [], [], _FROZEN_MILLISECONDS / 1000)[0])
 
     def end(self) -> int:
+        """Let it end; its exit status."""
         self.process.kill()
         for stream in (self.process.stdin, self.process.stdout):
             assert stream
@@ -178,7 +181,7 @@ class CgroupContract:
         """It is in the cgroup, and so what it forks."""
         attached = worker({})
         assert cgroups.processes(path) == [attached.pid]
-        assert attached.ask("fork") == "forked"
+        assert attached.run_command("fork") == "forked"
         assert len(cgroups.processes(path)) == 2
 
     def test_attach_the_caller(self, cgroups: CgroupManager, path: str) -> None:
@@ -219,7 +222,7 @@ class CgroupContract:
     def test_kill_takes_all(self, cgroups: CgroupManager, path: str, worker: Callable[..., Worker]) -> None:
         """Those in cgroups below, and their children; the cgroup stays."""
         workers = [worker({}, f"{path}/{name}") for name in ("a", "b/c")]
-        assert [one.ask("fork") for one in workers] == ["forked"] * 2
+        assert [one.run_command("fork") for one in workers] == ["forked"] * 2
         assert len(cgroups.processes(path)) == 4
         cgroups.kill(path)
         assert cgroups.processes(path) == []
@@ -229,12 +232,12 @@ class CgroupContract:
     def test_freeze_and_thaw(self, cgroups: CgroupManager, path: str, worker: Callable[..., Worker]) -> None:
         """Frozen it does not answer; thawed it does."""
         frozen = worker({})
-        assert frozen.ask("ping") == "pong"
+        assert frozen.run_command("ping") == "pong"
         cgroups.freeze(path)
-        frozen.tell("ping")
-        assert not frozen.has_answered()
+        frozen.send_command("ping")
+        assert not frozen.has_reply()
         cgroups.thaw(path)
-        assert frozen.answer() == "pong"
+        assert frozen.read_reply() == "pong"
 
     def test_kill_takes_what_is_frozen(self, cgroups: CgroupManager, path: str, worker: Callable[..., Worker]) -> None:
         """The freezer holds nobody back from dying."""
@@ -248,24 +251,24 @@ class CgroupContract:
     def test_limit_of_processes(self, cgroups: CgroupManager, path: str, worker: Callable[..., Worker]) -> None:
         """A fork beyond it fails, and works once the limit is raised or taken away."""
         limited = worker({"pids": {"limit": 2}})
-        assert [limited.ask("fork"), limited.ask("fork")] == ["forked", "EAGAIN"]
+        assert [limited.run_command("fork"), limited.run_command("fork")] == ["forked", "EAGAIN"]
         assert cgroups.statistics(path)["pids_limit"] == 2
         cgroups.update(path, {"pids": {"limit": 3}})
-        assert [limited.ask("fork"), limited.ask("fork")] == ["forked", "EAGAIN"]
+        assert [limited.run_command("fork"), limited.run_command("fork")] == ["forked", "EAGAIN"]
         cgroups.update(path, {"pids": {"limit": -1}})
-        assert limited.ask("fork") == "forked"
+        assert limited.run_command("fork") == "forked"
         assert cgroups.statistics(path)["pids_limit"] == 0
 
     def test_limit_of_memory(self, cgroups: CgroupManager, path: str, worker: Callable[..., Worker]) -> None:
         """Within it all is well; beyond it the OOM killer comes, which is counted and heard."""
         limited = worker({"memory": {"limit": 64 * _MIB, "swap": 64 * _MIB}})
-        assert limited.ask("hold", 16) == "held"
+        assert limited.run_command("hold", 16) == "held"
         assert cgroups.oom_kills(path) == 0
         heard = cgroups.oom_descriptor(path)
         poller = select.poll()
         if heard >= 0:
             poller.register(heard, select.POLLIN | select.POLLPRI)
-        limited.tell("hold", 128)
+        limited.send_command("hold", 128)
         assert limited.process.wait() == -9
         assert cgroups.oom_kills(path) == 1
         if heard >= 0:
@@ -276,7 +279,7 @@ class CgroupContract:
         """Memory with swap, in either direction: neither is ever above the other."""
         limited = worker({"memory": {"limit": 32 * _MIB, "swap": 32 * _MIB}})
         cgroups.update(path, {"memory": {"limit": 256 * _MIB, "swap": 256 * _MIB}})
-        assert limited.ask("hold", 64) == "held"
+        assert limited.run_command("hold", 64) == "held"
         cgroups.update(path, {"memory": {"limit": 128 * _MIB, "swap": 128 * _MIB}})
         assert 0 < cgroups.statistics(path)["memory_available"] <= 128 * _MIB
 
@@ -289,7 +292,7 @@ class CgroupContract:
         for limit in (128 * _MIB, 32 * _MIB, 256 * _MIB):
             cgroups.update(path, {"memory": {"limit": limit}})
             _check_memory(cgroups, path, limit, room)
-        assert limited.ask("hold", 64) == "held"
+        assert limited.run_command("hold", 64) == "held"
         cgroups.update(path, {"memory": {"limit": -1}})
         _check_memory(cgroups, path, 0, 0)
 
@@ -309,26 +312,29 @@ class CgroupContract:
         """A tenth of a processor is a tenth: it is throttled, and uses less than it wanted."""
         limited = worker({"cpu": {"shares": 512, "quota": 10000, "period": 100000}})
         before = cgroups.statistics(path)
-        assert limited.ask("burn", 1) == "burned"
+        assert limited.run_command("burn", 1) == "burned"
         after = cgroups.statistics(path)
         assert 0 < after["cpu_usage_ns"] - before["cpu_usage_ns"] < 600_000_000
         assert after["cpu_throttled_periods"] > before["cpu_throttled_periods"]
 
     def test_set_of_processors(self, cgroups: CgroupManager, path: str, worker: Callable[..., Worker]) -> None:
         """Only those that it was given; without a word all that its parent has."""
-        assert worker({"cpu": {"cpus": "0"}}).ask("cpus") == "0"
-        assert worker({}, f"{path}-all").ask("cpus") == ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        assert worker({"cpu": {"cpus": "0"}}).run_command("cpus") == "0"
+        assert worker({}, f"{path}-all").run_command("cpus") == ",".join(map(str, sorted(os.sched_getaffinity(0))))
 
     def test_devices(self, worker: Callable[..., Worker]) -> None:
         """What no rule allows cannot be opened, and an allowed device only as the rule says."""
         limited = worker({"devices": [_DENY_ALL, _ZERO]})
-        assert limited.ask("opens", "/dev/zero", os.O_RDONLY) == "opened"
-        assert limited.ask("opens", "/dev/zero", os.O_RDWR) == "EPERM"
-        assert limited.ask("opens", "/dev/null", os.O_RDONLY) == "EPERM"
+        assert limited.run_command("opens", "/dev/zero", os.O_RDONLY) == "opened"
+        assert limited.run_command("opens", "/dev/zero", os.O_RDWR) == "EPERM"
+        assert limited.run_command("opens", "/dev/null", os.O_RDONLY) == "EPERM"
 
     def test_all_devices(self, worker: Callable[..., Worker]) -> None:
         """A privileged container's rules allow everything."""
-        assert worker({"devices": [_DENY_ALL, {"allow": True, "access": "rwm"}]}).ask("opens", "/dev/null", os.O_RDWR) == "opened"
+        assert (
+            worker({"devices": [_DENY_ALL, {"allow": True, "access": "rwm"}]}).run_command("opens", "/dev/null", os.O_RDWR)
+            == "opened"
+        )
 
     def test_huge_pages_of_a_size_that_is_not_there(self, cgroups: CgroupManager, path: str) -> None:
         """A limit on what cannot be had anyway is no error: every pod has them."""
@@ -354,7 +360,7 @@ class CgroupContract:
         with pytest.raises(InvalidArgument, match="cpus"):
             cgroups.update(path, {"memory": {"limit": 256 * _MIB, "swap": 256 * _MIB}, **_NO_SUCH_CPU})
         assert 0 < cgroups.statistics(path)["memory_available"] <= 128 * _MIB
-        assert limited.ask("cpus") == "0"
+        assert limited.run_command("cpus") == "0"
         cgroups.update(path, {"memory": {"limit": 64 * _MIB, "swap": 96 * _MIB}})
         for swap in ({}, {"swap": 512 * _MIB}, {"swap": -1}):
             with pytest.raises(InvalidArgument, match="cpus"):
@@ -371,8 +377,8 @@ class CgroupContract:
         assert {"cpu_usage_ns", "memory_usage", "memory_working_set", "memory_rss", "pids_current"} <= before.keys()
         assert all(type(value) is int and value >= 0 for value in before.values())
         assert (before["pids_current"], before["pids_limit"], before["memory_available"]) == (1, 0, 0)
-        assert used.ask("hold", 16) == "held"
-        assert used.ask("burn", 0.1) == "burned"
+        assert used.run_command("hold", 16) == "held"
+        assert used.run_command("burn", 0.1) == "burned"
         after = cgroups.statistics(path)
         assert after["memory_rss"] >= 16 * _MIB
         assert after["memory_usage"] >= after["memory_working_set"] >= 16 * _MIB

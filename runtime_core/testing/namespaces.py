@@ -13,7 +13,7 @@ from pathlib import Path
 
 from runtime_core.kernel import netlink, syscalls
 from runtime_core.network.links import Links
-from runtime_core.network.namespace import entered, open_namespace
+from runtime_core.network.namespace import in_namespace, open_namespace
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _CLONE_FS = 0x200
@@ -68,11 +68,11 @@ def unpin_namespace(path: Path) -> None:
 
 
 @contextmanager
-def inside(path: str) -> Iterator[Links]:
+def in_pinned_namespace(path: str) -> Iterator[Links]:
     """Within the block this thread is in the namespace `path`; its links are given."""
     descriptor = open_namespace(path)
     try:
-        with entered(descriptor), netlink.Socket() as sock:
+        with in_namespace(descriptor), netlink.Socket() as sock:
             yield Links(sock)
     finally:
         os.close(descriptor)
@@ -80,7 +80,7 @@ def inside(path: str) -> Iterator[Links]:
 
 def addresses(path: str) -> set[str]:
     """Addresses of all links that are up, without lo and without link-local ones."""
-    with inside(path) as links:
+    with in_pinned_namespace(path) as links:
         found = {a for link in links.all() if link.is_up and link.name != "lo" for a in links.addresses(link.index)}
     return {a.partition("/")[0] for a in found if not a.startswith("fe80:")}
 
@@ -88,7 +88,7 @@ def addresses(path: str) -> set[str]:
 def default_routes(path: str) -> set[int]:
     """IP versions that have a default route (proc(5), net/route and net/ipv6_route)."""
     found = set()
-    with inside(path):
+    with in_pinned_namespace(path):
         for line in Path("/proc/thread-self/net/route").read_text().splitlines()[1:]:
             if line.split()[1] == "0" * 8:
                 found.add(4)

@@ -34,6 +34,7 @@ class NetworkContract:
 
     @pytest.fixture
     def node(self) -> Iterator[None]:
+        """The test runs in a network namespace that plays the node."""
         with namespaces.node_namespace():
             yield
 
@@ -44,6 +45,7 @@ class NetworkContract:
 
     @pytest.fixture
     def network(self, make_network: Callable[[], Network]) -> Iterator[Network]:
+        """The driver under test; closed at the end."""
         network = make_network()
         yield network
         network.close()
@@ -151,7 +153,7 @@ class ConnectingNetworkContract(NetworkContract):
 
     def damage(self, pod: PodNetwork) -> None:
         """Take from the pod what `check` must miss: its links."""
-        with namespaces.inside(pod.netns_path) as links:
+        with namespaces.in_pinned_namespace(pod.netns_path) as links:
             for link in links.all():
                 if link.name != "lo":
                     links.remove(link.name)
@@ -169,10 +171,10 @@ class ConnectingNetworkContract(NetworkContract):
         network.attach(one)
         target = network.attach(other).addresses[0]
         family = socket.AF_INET6 if ":" in target else socket.AF_INET
-        with namespaces.inside(other.netns_path):
+        with namespaces.in_pinned_namespace(other.netns_path):
             listening = socket.socket(family, socket.SOCK_DGRAM)
             listening.bind((target, 0))
-        with namespaces.inside(one.netns_path):
+        with namespaces.in_pinned_namespace(one.netns_path):
             sending = socket.socket(family, socket.SOCK_DGRAM)
         with listening, sending:
             listening.settimeout(_SECONDS)

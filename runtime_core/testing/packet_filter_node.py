@@ -18,7 +18,7 @@ _SECONDS = 20.0
 _DATAGRAMS = 20
 
 
-def wire(directory: Path) -> None:
+def connect_namespaces(directory: Path) -> None:
     ends = {
         "pod": (["10.88.0.2/24", "fd88::2/80"], ["10.88.0.1/24", "fd88::1/80"]),
         "outside": (
@@ -37,7 +37,7 @@ def wire(directory: Path) -> None:
             links.configure(link.index, near, [])
         os.close(namespace)
         routes = [("0.0.0.0/0", "10.88.0.1"), ("::/0", "fd88::1")] if name == "pod" else []
-        with namespaces.inside(str(directory / name)) as inner:
+        with namespaces.in_pinned_namespace(str(directory / name)) as inner:
             link = inner.find("eth0")
             assert link is not None
             inner.configure(link.index, far, routes)
@@ -48,10 +48,10 @@ def wire(directory: Path) -> None:
 def seen_source(directory: Path, source: str, destination: str) -> str:
     """The address from which the outside hears what the pod says."""
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
-    with namespaces.inside(str(directory / "outside")):
+    with namespaces.in_pinned_namespace(str(directory / "outside")):
         listening = socket.socket(family, socket.SOCK_DGRAM)
         listening.bind((destination, 0))
-    with namespaces.inside(str(directory / "pod")):
+    with namespaces.in_pinned_namespace(str(directory / "pod")):
         sending = socket.socket(family, socket.SOCK_DGRAM)
         sending.bind((source, 0))  # a port of its own: the kernel remembers translations by flow
     with listening, sending:
@@ -62,7 +62,7 @@ def seen_source(directory: Path, source: str, destination: str) -> str:
     raise AssertionError(f"none of {_DATAGRAMS} datagrams from {source} reached {destination}")
 
 
-def reached(
+def source_at_server(
     directory: Path, protocol: str, origin: str, target: str, port: int, server: str, server_port: int, source: str = ""
 ) -> str | None:
     """The address that the server (in the pod, or outside) sees when `origin` talks to `target` and is answered; None when
@@ -70,7 +70,7 @@ def reached(
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     place = "pod" if server.startswith(("10.88.0.", "fd88::2")) else "outside"
-    with namespaces.inside(str(directory / place)):
+    with namespaces.in_pinned_namespace(str(directory / place)):
         listening = socket.socket(family, kind)
     with listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -78,7 +78,7 @@ def reached(
         listening.bind((server, server_port))
         if protocol == "tcp":
             listening.listen()
-        with contextlib.nullcontext() if origin.startswith("node") else namespaces.inside(str(directory / origin)):
+        with contextlib.nullcontext() if origin.startswith("node") else namespaces.in_pinned_namespace(str(directory / origin)):
             client = socket.socket(family, kind)
         with client:
             client.settimeout(_SECONDS)

@@ -36,6 +36,7 @@ class SnapshotterContract:
 
     @pytest.fixture
     def snapshotter(self, make_snapshotter: Callable[[], Snapshotter]) -> Snapshotter:
+        """The driver under test."""
         return make_snapshotter()
 
     # -- layers
@@ -264,11 +265,11 @@ class SnapshotterContract:
     def test_nothing_is_mounted(self, snapshotter: Snapshotter) -> None:
         """Whoever uses a root mounts it, so that it ends with its user."""
         with mount_namespace():
-            before = set(mounts.mounted())
+            before = set(mounts.current_mount_points())
             layer(snapshotter, BASE, {"file": ""})
             snapshotter.prepare("c", [BASE])
             snapshotter.view([BASE])
-            assert set(mounts.mounted()) <= before
+            assert set(mounts.current_mount_points()) <= before
 
 
 def layer(snapshotter: Snapshotter, chain_id: str, files: dict[str, str], *, parent: str = "") -> None:

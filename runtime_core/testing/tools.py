@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 
-def need(program: str, package: str) -> str:
+def require_program(program: str, package: str) -> str:
     """Path of `program`. Without it the test is skipped and says what to install; with CI=true it fails."""
     found = shutil.which(program)
     if found:

@@ -19,7 +19,7 @@ def writer(*places: Path) -> Iterator[None]:
     def write() -> None:
         for number in range(100_000):
             for name, place in zip(("first", "second"), places, strict=True):
-                durable(place / f"{name}-{number}", content_of(name, number))
+                write_durably(place / f"{name}-{number}", content_of(name, number))
             if number > 40:  # the last ones only, so that the volume does not fill
                 for name, place in zip(("first", "second"), places, strict=True):
                     (place / f"{name}-{number - 20}").unlink()
@@ -29,7 +29,7 @@ def writer(*places: Path) -> Iterator[None]:
 
 
 @contextmanager
-def counting(*devices: Path) -> Iterator[None]:
+def count_on_devices(*devices: Path) -> Iterator[None]:
     """Somebody who writes 1, 2, 3 … to the first device, each then to the second, synced."""
 
     def count() -> None:
@@ -63,7 +63,7 @@ def count_of(device: Path) -> int:
         return int.from_bytes(file.read(8), "big")
 
 
-def durable(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes) -> None:
     """Under its name it is there whole or not at all: an instant between making and writing it is an instant too."""
     unfinished = path.with_name(f".{path.name}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -28,10 +28,10 @@ def release(numbers: Sequence[int], image: str, what: str) -> None:
     if not backing or uevents.wait_until(lambda: not left(), SECONDS):
         return
     number = left()[0]
-    raise Unavailable(f"{what}: /dev/loop{number} is held {by_whom(number)}")
+    raise Unavailable(f"{what}: /dev/loop{number} is held {holders_of(number)}")
 
 
-def by_whom(number: int) -> str:
+def holders_of(number: int) -> str:
     """Such as "by 4711 (sleep)"."""
-    found = holders.of_device(os.stat(loop_device.node(number)).st_rdev)
+    found = holders.device_holders(os.stat(loop_device.device_node(number)).st_rdev)
     return f"by {found}" if found else "by nobody who can be seen in /proc"

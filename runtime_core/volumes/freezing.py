@@ -1,4 +1,4 @@
-"""File systems frozen together for the time of one cut, and never for longer.
+"""Freezes file systems together while they are copied, and never for longer.
 
 One thread for each: a file system that hangs keeps its own thread, while the others are thawed
 in time. A file says who is frozen, so that the next driver thaws what this one died over.
@@ -19,7 +19,7 @@ from runtime_core.kernel import failpoint, filesystems
 
 @contextmanager
 def frozen(roots: Mapping[str, tuple[str, Callable[[], int | None]]], marks: str, seconds: float) -> Iterator[float]:
-    """Within the block the file systems of these volumes stand still; until when (monotonic) is given.
+    """Within the block the file systems of these volumes are frozen; yields the deadline (monotonic clock).
 
     For each volume what its mark says, and what opens a directory of its file system (None: it is read-only).
     """
@@ -66,7 +66,7 @@ class _Freeze(threading.Thread):
                 self._ready.set()
                 self.release.wait()
             finally:
-                filesystems.thaw(root)
+                filesystems.unfreeze(root)
         finally:
             os.close(root)
             _unlink(self._mark)
@@ -80,10 +80,10 @@ class _Freeze(threading.Thread):
             raise self._error
 
 
-def thaw_left(marks: str, opener: Callable[[str, str], int | None], seconds: float) -> list[str]:
-    """Thaw what a dead driver left frozen; ids of what was. `opener` takes the id and what its mark says."""
+def unfreeze_leftover(marks: str, opener: Callable[[str, str], int | None], seconds: float) -> list[str]:
+    """Unfreeze what a killed driver left frozen; the ids of those volumes. `opener` takes the id and what its mark says."""
     thawed: list[str] = []
-    workers = [threading.Thread(target=_thaw, args=(marks, name, opener, thawed), daemon=True) for name in os.listdir(marks)]
+    workers = [threading.Thread(target=_unfreeze, args=(marks, name, opener, thawed), daemon=True) for name in os.listdir(marks)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -91,13 +91,13 @@ def thaw_left(marks: str, opener: Callable[[str, str], int | None], seconds: flo
     return thawed
 
 
-def _thaw(marks: str, name: str, opener: Callable[[str, str], int | None], thawed: list[str]) -> None:
+def _unfreeze(marks: str, name: str, opener: Callable[[str, str], int | None], thawed: list[str]) -> None:
     mark = os.path.join(marks, name)
     with open(mark) as file:
         root = opener(name, file.read())
     if root is not None:
         try:
-            if filesystems.thaw(root):
+            if filesystems.unfreeze(root):
                 thawed.append(name)
         finally:
             os.close(root)

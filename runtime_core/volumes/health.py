@@ -1,4 +1,4 @@
-"""What is wrong with a volume, without waiting for a file system that hangs: from sysfs and mountinfo, else in a thread."""
+"""Finds problems of a volume without waiting for a file system that hangs: by sysfs and mountinfo, else in a thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime_core.kernel.decimal_number import parse_decimal
 from runtime_core.volumes import mount_table
 
 
-def of_image(image: str, size: int) -> list[Problem]:
+def image_problems(image: str, size: int) -> list[Problem]:
     try:
         found = os.stat(image, follow_symlinks=False).st_size
     except FileNotFoundError:
@@ -22,15 +22,15 @@ def of_image(image: str, size: int) -> list[Problem]:
     return []
 
 
-def of_mount(mounted: str) -> list[Problem]:
+def mount_problems(mounted: str) -> list[Problem]:
     """Of the file system at `mounted`, with the loop device under it where there is one."""
-    entry = mount_table.at(mounted)
+    entry = mount_table.find_mount(mounted)
     if entry is None:
         return [Problem("NotMounted", f"nothing is mounted at {mounted}")]
     problems = []
     if entry.source.startswith("/dev/loop"):
         number = parse_decimal(entry.source.removeprefix("/dev/loop"))
-        problems += [] if number is None else of_device(number)
+        problems += [] if number is None else device_problems(number)
     problems += _recorded_errors(entry)
     if "emergency_ro" in entry.super_options or ("ro" in entry.super_options and "rw" in entry.options):
         problems.append(Problem("ReadOnlyRemount", f"the file system at {mounted} became read-only after an error"))
@@ -39,7 +39,7 @@ def of_mount(mounted: str) -> list[Problem]:
     return problems
 
 
-def of_device(number: int) -> list[Problem]:
+def device_problems(number: int) -> list[Problem]:
     backing = loop_device.backing_file(number)
     if not backing:
         return [Problem("DeviceGone", f"/dev/loop{number} was detached from its image")]
@@ -59,7 +59,7 @@ def _recorded_errors(entry: mount_table.Entry) -> list[Problem]:
     return [Problem("FilesystemError", f"{entry.fs_type} on {name} recorded {count} errors")] if count else []
 
 
-class ShutDown:
+class ShutdownCheck:
     """Asks xfs itself, as it tells nowhere else that it shut down: opening its root is refused then.
 
     A file system that hangs keeps one thread, and is not asked again until it answers.
@@ -70,7 +70,7 @@ class ShutDown:
     def __init__(self) -> None:
         self._asking: dict[str, threading.Thread] = {}
 
-    def is_so(self, mounted: str) -> bool:
+    def is_shut_down(self, mounted: str) -> bool:
         before = self._asking.get(mounted)
         if before is not None and before.is_alive():
             return False

@@ -48,7 +48,7 @@ def is_made(directory: str) -> bool:
     return os.path.exists(os.path.join(directory, _MADE))
 
 
-def make_ready(directory: str, fs_type: str, seconds: float) -> None:
+def prepare(directory: str, fs_type: str, seconds: float) -> None:
     """Let the image in `directory`, attached nowhere, hold a file system that can be mounted and fills it."""
     image = os.path.join(directory, images.NAME)
     if not is_made(directory):
@@ -63,8 +63,8 @@ def make_ready(directory: str, fs_type: str, seconds: float) -> None:
 
 def _make(directory: str, image: str, fs_type: str, seconds: float) -> None:
     command, package = _MKFS[fs_type]
-    images.clear(image)  # of what a mkfs that was killed wrote
-    programs.run((*command, image), package, seconds)
+    images.clear_content(image)  # of what a mkfs that was killed wrote
+    programs.run_program((*command, image), package, seconds)
     failpoint.hit("volume.mount.formatted")
     _sync(image)
     mark_made(directory)
@@ -76,14 +76,14 @@ def _check_and_grow_ext4(image: str, found: superblock.Superblock, seconds: floa
     if not found.clean or grows:
         try:
             # resize2fs takes nothing that was not checked in full
-            programs.run(("e2fsck", "-p", *(("-f",) if grows else ()), image), "e2fsprogs", seconds, good=_E2FSCK_GOOD)
+            programs.run_program(("e2fsck", "-p", *(("-f",) if grows else ()), image), "e2fsprogs", seconds, good=_E2FSCK_GOOD)
         except TrivetError as error:
             if type(error) is not TrivetError:
                 raise
             raise DataLoss(f"the file system has errors that only a person can repair (e2fsck {image}): {error}") from error
     if grows:
         failpoint.hit("volume.mount.checked")
-        programs.run(("resize2fs", image), "e2fsprogs", seconds)
+        programs.run_program(("resize2fs", image), "e2fsprogs", seconds)
 
 
 def mount(number: int, fs_type: str, flags: MountFlags) -> int:
@@ -93,10 +93,10 @@ def mount(number: int, fs_type: str, flags: MountFlags) -> int:
     if flags.read_only and not claimed:
         options.append("ro")
     try:
-        return mounts.filesystem(fs_type, options, flags.attributes, loop_device.node(number))
+        return mounts.filesystem(fs_type, options, flags.attributes, loop_device.device_node(number))
     except OSError as error:
         if claimed and flags.read_only and error.errno == errno.EBUSY:  # it is read-only as a whole
-            return mounts.filesystem(fs_type, [*options, "ro"], flags.attributes, loop_device.node(number))
+            return mounts.filesystem(fs_type, [*options, "ro"], flags.attributes, loop_device.device_node(number))
         if claimed and error.errno == errno.EBUSY:
             raise FailedPrecondition("the volume is mounted read-only; it cannot be mounted for writing as well") from error
         if error.errno == errno.EINVAL and flags.options:
@@ -108,7 +108,7 @@ def superblock_root(number: int, fs_type: str) -> int | None:
     """A directory of the file system on the device, wherever it is mounted; None when it is read-only, or mounted no more."""
     options = ["nouuid"] if fs_type == "xfs" else []
     try:
-        mounted = mounts.filesystem(fs_type, options, syscalls.MOUNT_ATTR_NOATIME, loop_device.node(number))
+        mounted = mounts.filesystem(fs_type, options, syscalls.MOUNT_ATTR_NOATIME, loop_device.device_node(number))
     except OSError as error:
         if error.errno in (errno.EBUSY, errno.EROFS, errno.EACCES) or not loop_device.is_claimed(number):
             return None

@@ -15,17 +15,20 @@ from runtime_core.volumes.layout import Layout
 
 
 class ImageVolumes:
+    """The node's half of back ends whose volumes are image files on loop devices."""
+
     def __init__(self, layout: Layout, *, freeze_seconds: float, program_seconds: float) -> None:
         self._layout, self._freeze_seconds, self._program_seconds = layout, freeze_seconds, program_seconds
         #: of volumes that are larger than their mounted file system
         self._pending: set[str] = set()
-        self._shut_down = health.ShutDown()
+        self._shut_down = health.ShutdownCheck()
 
-    def thaw_left(self) -> None:
+    def unfreeze_leftover(self) -> None:
         """Of a driver that died between freeze and thaw."""
-        freezing.thaw_left(self._layout.frozen, _open_marked, self._freeze_seconds)
+        freezing.unfreeze_leftover(self._layout.frozen, _open_marked, self._freeze_seconds)
 
     def image(self, volume_id: str) -> str:
+        """Path of the volume's image; NotFound without one."""
         path = os.path.join(self._layout.volume(volume_id), images.NAME)
         if not os.path.exists(path):
             raise NotFound(f"volume {volume_id} has no image")
@@ -46,7 +49,7 @@ class ImageVolumes:
             with self._frozen({kinds[job.source].id: (job.source, kinds[job.source].fs_type) for job in frozen}) as deadline:
                 yield deadline
 
-        images.cut(jobs, freeze)
+        images.copy_at_one_instant(jobs, freeze)
         for source, volume, target in pairs:
             if volume.access == "block" or image_filesystem.is_made(source):
                 image_filesystem.mark_made(target)
@@ -76,20 +79,21 @@ class ImageVolumes:
     def is_attached(self, volume_id: str) -> bool:
         """By a device that somebody uses, or may use: not by one that was given back and only waits for its last holder."""
         numbers, _image = self._devices(volume_id)
-        return any(loop_device.is_claimed(number) or not loop_device.is_leaving(number) for number in numbers)
+        return any(loop_device.is_claimed(number) or not loop_device.is_being_detached(number) for number in numbers)
 
     def release(self, volume_id: str) -> None:
         """Before its image is deleted: FailedPrecondition while a file system on it is mounted, by whomever."""
         numbers, image = self._devices(volume_id)
         for number in numbers:
-            if loop_device.is_claimed(number) and not loop_device.is_leaving(number) and loop_device.find(image, [number]):
-                raise FailedPrecondition(f"volume {volume_id} is mounted {device_release.by_whom(number)}")
+            if loop_device.is_claimed(number) and not loop_device.is_being_detached(number) and loop_device.find(image, [number]):
+                raise FailedPrecondition(f"volume {volume_id} is mounted {device_release.holders_of(number)}")
         try:
             self._detach(volume_id, numbers, image)
         except Unavailable as error:
             raise FailedPrecondition(str(error)) from error
 
     def mount(self, volume: Volume, flags: Sequence[str], *, read_only: bool) -> int:
+        """As VolumeBackend.mount."""
         parsed = mount_flags.parse(flags, read_only=read_only)
         image = self.image(volume.id)
         try:
@@ -98,7 +102,7 @@ class ImageVolumes:
             if mounted is not None:
                 return mounted
             images.detach(numbers, image)  # left over: the programs are to see what was written there, and it what they write
-            image_filesystem.make_ready(self._layout.volume(volume.id), volume.fs_type, self._program_seconds)
+            image_filesystem.prepare(self._layout.volume(volume.id), volume.fs_type, self._program_seconds)
             self._pending.discard(volume.id)
             return self._mount_first(image, volume, parsed)
         except OSError as error:
@@ -119,9 +123,10 @@ class ImageVolumes:
         return mounted
 
     def device(self, volume: Volume, *, read_only: bool) -> str:
+        """As VolumeBackend.device."""
         image = self.image(volume.id)
         try:
-            return loop_device.node(images.attached(image, read_only=read_only))
+            return loop_device.device_node(images.ensure_attached(image, read_only=read_only))
         except OSError as error:
             raise from_oserror(error, f"attaching volume {volume.id}") from error
 
@@ -137,6 +142,7 @@ class ImageVolumes:
         self._pending.discard(volume_id)
 
     def grow(self, volume: Volume, mounted: str) -> None:
+        """As VolumeBackend.grow."""
         image = self.image(volume.id)
         try:
             for number in loop_device.find(image):
@@ -152,20 +158,22 @@ class ImageVolumes:
             raise from_oserror(error, f"growing volume {volume.id}") from error
 
     def usage(self, volume: Volume, mounted: str) -> Usage:
+        """As VolumeBackend.usage."""
         if volume.access == "mount":
-            return sizes.of_mount(mounted)
+            return sizes.mount_usage(mounted)
         used = min(os.stat(self.image(volume.id)).st_blocks * 512, volume.size)
         return Usage(volume.size, volume.size - used, used)
 
     def problems(self, volume: Volume, mounted: str) -> list[Problem]:
-        found = health.of_image(os.path.join(self._layout.volume(volume.id), images.NAME), volume.size)
+        """As VolumeBackend.problems."""
+        found = health.image_problems(os.path.join(self._layout.volume(volume.id), images.NAME), volume.size)
         if not mounted:
             return found
         if volume.access == "block":
             number = parse_decimal(os.path.basename(mounted).removeprefix("loop"))
-            return [*found, *(() if number is None else health.of_device(number))]
-        found += health.of_mount(mounted)
-        if volume.fs_type == "xfs" and not found and self._shut_down.is_so(mounted):
+            return [*found, *(() if number is None else health.device_problems(number))]
+        found += health.mount_problems(mounted)
+        if volume.fs_type == "xfs" and not found and self._shut_down.is_shut_down(mounted):
             found.append(Problem("FilesystemError", f"xfs at {mounted} shut down after an error"))
         if volume.id in self._pending:
             found.append(Problem("ExpansionPending", "its file system grows when it is mounted the next time"))

@@ -1,4 +1,4 @@
-"""Image files: made, filled from another, grown, attached to loop devices, copied as one cut."""
+"""Image files: created, filled from another, grown, attached to loop devices, copied at one instant."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from runtime_core.volumes import sizes
 
 NAME = "image"
 _UNFINISHED = "image.new"
-#: how often a cut into which a write fell is made again: cheap ones, and those that copy
-_CUTS_SHARED, _CUTS_COPIED = 16, 3
+#: attempts to copy at one instant when a write came in between: with shared extents, and with copied data
+_ATTEMPTS_SHARED, _ATTEMPTS_COPIED = 16, 3
 
 
-def make(directory: str, size: int, *, full: bool) -> None:
+def create(directory: str, size: int, *, full: bool) -> None:
     """An image of `size` zeros; `full` takes their space now."""
     path = os.path.join(directory, _UNFINISHED)
     if not full:
-        sizes.need(directory, size)
+        sizes.check_free_space(directory, size)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         _set_size(descriptor, 0, size, full=full)
@@ -34,8 +34,8 @@ def make(directory: str, size: int, *, full: bool) -> None:
     os.rename(path, os.path.join(directory, NAME))
 
 
-def finish(directory: str, size: int, *, full: bool) -> None:
-    """What `cut` copied, grown to `size`, becomes the image, and durable."""
+def finish_copy(directory: str, size: int, *, full: bool) -> None:
+    """Grow what `copy_at_one_instant` copied to `size`, make it durable, and give it its final name."""
     path = os.path.join(directory, _UNFINISHED)
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -67,7 +67,7 @@ def expand(image: str, size: int, *, full: bool) -> None:
     try:
         before = os.fstat(descriptor).st_size
         if size > before and not full:
-            sizes.need(os.path.dirname(image), size - before)
+            sizes.check_free_space(os.path.dirname(image), size - before)
         if size > before or full:
             _set_size(descriptor, before, max(size, before), full=full)
             os.fsync(descriptor)
@@ -75,7 +75,7 @@ def expand(image: str, size: int, *, full: bool) -> None:
         os.close(descriptor)
 
 
-def clear(image: str) -> None:
+def clear_content(image: str) -> None:
     """Let it hold zeros, and the space that was set aside for it stay so."""
     descriptor = os.open(image, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -88,10 +88,10 @@ def clear(image: str) -> None:
         os.close(descriptor)
 
 
-def attached(image: str, *, read_only: bool) -> int:
+def ensure_attached(image: str, *, read_only: bool) -> int:
     """The loop device over it, attached now where there is none of that kind."""
     for number in loop_device.find(image):
-        if loop_device.is_read_only(number) == read_only and not loop_device.is_leaving(number):
+        if loop_device.is_read_only(number) == read_only and not loop_device.is_being_detached(number):
             return number
     return attach(image, read_only=read_only)
 
@@ -120,11 +120,11 @@ class Job:
     freezable: bool
 
 
-def cut(jobs: Sequence[Job], freeze: Callable[[Sequence[Job]], AbstractContextManager[float]]) -> None:
-    """Copy all images as they are at one instant; `finish` is left to do.
+def copy_at_one_instant(jobs: Sequence[Job], freeze: Callable[[Sequence[Job]], AbstractContextManager[float]]) -> None:
+    """Copy all images as they are at one instant; `finish_copy` is left to do.
 
-    Frozen file systems stand still. Of raw block devices the kernel counts the writes: a cut into which one
-    fell is thrown away and made again.
+    Frozen file systems stand still. Of raw block devices the kernel counts the writes: copies during which
+    one completed are discarded and made again.
     """
     devices = {job.source: loop_device.find(job.source) for job in jobs}
     for number in (number for numbers in devices.values() for number in numbers):
@@ -132,13 +132,13 @@ def cut(jobs: Sequence[Job], freeze: Callable[[Sequence[Job]], AbstractContextMa
     frozen = [job for job in jobs if job.freezable and any(loop_device.is_claimed(number) for number in devices[job.source])]
     watched = [number for job in jobs if job not in frozen for number in devices[job.source]]
     with freeze(frozen) as deadline:
-        for attempt in range(1, _CUTS_SHARED + 1):
+        for attempt in range(1, _ATTEMPTS_SHARED + 1):
             before = _writes(watched)
             shared = [_copy(job, deadline) for job in jobs]
             # a shared copy of a single image is of one instant by itself
             if _writes(watched) == before or (len(jobs) == 1 and shared[0]):
                 return
-            if time.monotonic() > deadline or (attempt == _CUTS_COPIED and not all(shared)):
+            if time.monotonic() > deadline or (attempt == _ATTEMPTS_COPIED and not all(shared)):
                 break
     raise Unavailable(
         "the block device is written to all the time, and what lies below cannot copy "
@@ -163,4 +163,4 @@ def _copy(job: Job, deadline: float) -> bool:
 
 
 def _writes(numbers: Sequence[int]) -> Mapping[int, int]:
-    return {number: loop_device.writes(number) for number in numbers}
+    return {number: loop_device.write_count(number) for number in numbers}

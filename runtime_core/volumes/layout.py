@@ -1,4 +1,4 @@
-"""The directory of a back end: what is there appears whole and disappears whole.
+"""The directory of a back end: volumes and snapshots appear and disappear atomically.
 
 volumes/<id>/…      a volume; half-made while its content is not named yet
 snapshots/<id>/…    a snapshot, always whole
@@ -20,6 +20,8 @@ from runtime_core.kernel import failpoint, paths
 
 
 class Layout:
+    """Paths of volumes and snapshots below one directory."""
+
     def __init__(self, directory: str, remove: Callable[[str], None]) -> None:
         """`remove` deletes what a path names, whatever it is."""
         self._remove = remove
@@ -44,10 +46,12 @@ class Layout:
                 continue  # out of sight, and tried again by the next driver
 
     def volume(self, volume_id: str) -> str:
-        return os.path.join(self._volumes, checked(volume_id))
+        """The volume's directory; InvalidArgument for an id that cannot be."""
+        return os.path.join(self._volumes, check_id(volume_id))
 
     def snapshot(self, snapshot_id: str) -> str:
-        return os.path.join(self._snapshots, checked(snapshot_id))
+        """The snapshot's directory; InvalidArgument for an id that cannot be."""
+        return os.path.join(self._snapshots, check_id(snapshot_id))
 
     def snapshot_file(self, snapshot_id: str, name: str) -> str:
         """NotFound when the snapshot has none of this name."""
@@ -57,9 +61,11 @@ class Layout:
         return path
 
     def volumes(self) -> set[str]:
+        """Ids of all volumes on disk."""
         return set(os.listdir(self._volumes))
 
     def snapshots(self) -> set[str]:
+        """Ids of all snapshots on disk."""
         return set(os.listdir(self._snapshots))
 
     @contextmanager
@@ -84,7 +90,7 @@ class Layout:
 
         Nothing to make (an empty dict) when they are there already.
         """
-        existing = [one for one in snapshot_ids if os.path.isdir(self.snapshot(one))]
+        existing = [snapshot_id for snapshot_id in snapshot_ids if os.path.isdir(self.snapshot(snapshot_id))]
         if existing and len(existing) < len(set(snapshot_ids)):
             raise FailedPrecondition(f"snapshot {existing[0]} exists, others of its group do not")
         if existing or not snapshot_ids:
@@ -94,7 +100,7 @@ class Layout:
         part = group + ".part"
         self.discard(part)
         os.mkdir(part, 0o700)
-        made = {one: os.path.join(part, one) for one in snapshot_ids}
+        made = {snapshot_id: os.path.join(part, snapshot_id) for snapshot_id in snapshot_ids}
         try:
             for path in made.values():
                 os.mkdir(path, 0o700)
@@ -119,12 +125,14 @@ class Layout:
         os.rmdir(path)
 
     def delete_volume(self, volume_id: str) -> None:
+        """Delete the volume's directory. Idempotent."""
         try:
             self.discard(self.volume(volume_id))
         except OSError as error:
             raise from_oserror(error, f"deleting volume {volume_id}") from error
 
     def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete the snapshot's directory. Idempotent."""
         try:
             self.discard(self.snapshot(snapshot_id))
         except OSError as error:
@@ -141,8 +149,8 @@ class Layout:
         self._remove(target)
 
 
-def checked(identifier: str) -> str:
-    """It becomes part of a path."""
+def check_id(identifier: str) -> str:
+    """`identifier`, which becomes part of a path; InvalidArgument when it cannot."""
     if not ID.fullmatch(identifier):
         raise InvalidArgument(f"{identifier!r} is not an id of this driver")
     return identifier

@@ -1,4 +1,4 @@
-"""What is mounted where, from /proc/self/mountinfo: asking it waits for no file system (proc(5))."""
+"""The mount table from /proc/self/mountinfo (proc(5)), which never waits for a file system."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Entry:
     super_options: frozenset[str]
 
 
-def at(point: str) -> Entry | None:
-    """What is on top at `point`."""
+def find_mount(point: str) -> Entry | None:
+    """The topmost mount at `point`; None when nothing is mounted there."""
     found = None
-    for entry in read():
+    for entry in read_mounts():
         if entry.point == point:
             found = entry
     return found
 
 
-def read() -> list[Entry]:
+def read_mounts() -> list[Entry]:
     with open("/proc/self/mountinfo", "rb") as file:
         return [_parse(line) for line in file.read().splitlines()]
 

@@ -12,7 +12,7 @@ _PATH = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin"
 _SAID = 500
 
 
-def run(command: Sequence[str], package: str, seconds: float, *, good: Collection[int] = (0,)) -> int:
+def run_program(command: Sequence[str], package: str, seconds: float, *, good: Collection[int] = (0,)) -> int:
     """Its exit status, one of `good`; FailedPrecondition names the package when the program is missing."""
     try:
         done = subprocess.run(

@@ -18,6 +18,8 @@ _FILE_SYSTEMS = ("ext4", "xfs")
 
 
 class Projects:
+    """Allocates project ids on the file system of one directory."""
+
     def __init__(self, directory: str) -> None:
         self._root = directory
         self._lock = threading.Lock()
@@ -28,12 +30,12 @@ class Projects:
     def assign(self, directory: str, size: int) -> None:
         """Let what will be in the empty `directory` have at most `size` bytes."""
         with _opened(directory) as descriptor:
-            project = self._take(descriptor)
+            project = self._allocate_project(descriptor)
             project_quota.limit(descriptor, project, size)
             project_quota.assign(descriptor, project)
 
-    def _take(self, descriptor: int) -> int:
-        """One that no inode counts for: the directory of every volume counts for its own."""
+    def _allocate_project(self, descriptor: int) -> int:
+        """Allocate a project id that no inode uses; the directory of every volume uses its own."""
         with self._lock:
             for project in range(_FIRST, _LAST):
                 if project not in self._taken and project_quota.usage(descriptor, project)[2] == 0:
@@ -42,12 +44,13 @@ class Projects:
         raise ResourceExhausted("all project numbers of this driver are in use")
 
     def limit(self, directory: str, size: int) -> None:
+        """Change the size; nothing to do for a directory without a project."""
         with _opened(directory) as descriptor:
             project = _project(descriptor)
             if project:
                 project_quota.limit(descriptor, project, size)
 
-    def of(self, directory: str) -> int:
+    def project_of(self, directory: str) -> int:
         """0 when it has none."""
         try:
             with _opened(directory) as descriptor:
@@ -92,7 +95,7 @@ def _project(descriptor: int) -> int:
 def _file_system(root: int) -> tuple[str, bool]:
     """(its type, whether it enforces project quotas)."""
     device = os.fstat(root).st_dev
-    for entry in mount_table.read():
+    for entry in mount_table.read_mounts():
         if (entry.major, entry.minor) == (os.major(device), os.minor(device)):
             enforced = entry.fs_type in _FILE_SYSTEMS and "prjquota" in entry.super_options and project_quota.is_supported(root)
             return entry.fs_type, enforced

@@ -1,4 +1,4 @@
-"""What a back end takes from the configuration, and from a StorageClass, checked by name."""
+"""Checks the settings of a back end, and the parameters of a StorageClass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from runtime_core.errors import InvalidArgument
 from runtime_core.interfaces.volume import Volume
 
 
-def numbers(settings: Mapping[str, object], defaults: Mapping[str, float]) -> dict[str, float]:
+def parse_numbers(settings: Mapping[str, object], defaults: Mapping[str, float]) -> dict[str, float]:
     """Positive numbers by name; InvalidArgument for what is not known or not such a number."""
     found = dict(defaults)
     for key, value in settings.items():
@@ -20,7 +20,7 @@ def numbers(settings: Mapping[str, object], defaults: Mapping[str, float]) -> di
     return found
 
 
-def choices(parameters: Mapping[str, str], allowed: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+def parse_choices(parameters: Mapping[str, str], allowed: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """The value of every parameter, the first of its choices where it is not given."""
     found = {key: values[0] for key, values in allowed.items()}
     for key, value in parameters.items():
@@ -32,7 +32,7 @@ def choices(parameters: Mapping[str, str], allowed: Mapping[str, tuple[str, ...]
     return found
 
 
-def file_system(volume: Volume, file_systems: tuple[str, ...]) -> None:
+def check_file_system(volume: Volume, file_systems: tuple[str, ...]) -> None:
     """InvalidArgument when a file system is asked for that is none of these, or for a block volume."""
     if volume.access == "block" and volume.fs_type:
         raise InvalidArgument(f"fs_type: {volume.fs_type!r} is asked for, but a block volume has none")

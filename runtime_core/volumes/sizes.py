@@ -9,12 +9,12 @@ from runtime_core.interfaces.volume import Capacity, Usage
 
 MIB = 1 << 20
 #: what stays free when a quota refuses to give more: less than a write needs with its metadata
-SCRAP = 64 << 10
+FULL_TOLERANCE = 64 << 10
 #: 8 EiB less one unit: the largest file offset
 LARGEST = (1 << 63) - MIB
 
 
-def rounded(required: int, limit: int, smallest: int, unit: int = MIB) -> int:
+def round_up(required: int, limit: int, smallest: int, unit: int = MIB) -> int:
     """The next multiple of `unit` that is no smaller than `required` and `smallest`."""
     size = -(-max(required, smallest) // unit) * unit
     if limit and limit < size:
@@ -35,14 +35,14 @@ def capacity(directory: str, smallest: int) -> Capacity:
     return Capacity(available, total, smallest, available // MIB * MIB)
 
 
-def need(directory: str, size: int) -> None:
-    """ResourceExhausted when so much is not free now."""
+def check_free_space(directory: str, size: int) -> None:
+    """ResourceExhausted when less than `size` bytes are free."""
     available = capacity(directory, 0).available
     if size > available:
         raise ResourceExhausted(f"{size} bytes are asked for, {available} are free below {directory}")
 
 
-def of_mount(path: str) -> Usage:
+def mount_usage(path: str) -> Usage:
     """What statfs(2) says of the file system mounted at `path`."""
     status = os.statvfs(path)
     unit = status.f_frsize

@@ -14,7 +14,7 @@ from runtime_core.kernel import btrfs, failpoint
 NAME = "data"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: how often snapshots of volumes in use may miss a common transaction
-_CUTS = 100
+_ATTEMPTS = 100
 
 
 @contextmanager
@@ -26,7 +26,8 @@ def _opened(path: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def make(directory: str, size: int) -> None:
+def create(directory: str, size: int) -> None:
+    """A new subvolume in `directory`, limited to `size` bytes."""
     with _opened(directory) as parent:
         btrfs.create(parent, NAME)
     failpoint.hit("volume.create.filled")
@@ -34,6 +35,7 @@ def make(directory: str, size: int) -> None:
 
 
 def clone(source: str, directory: str, size: int) -> None:
+    """A writable snapshot of the subvolume in `source`, limited to `size` bytes."""
     with _opened(os.path.join(source, NAME)) as original, _opened(directory) as parent:
         btrfs.snapshot(original, parent, NAME, read_only=False)
     failpoint.hit("volume.create.filled")
@@ -41,12 +43,13 @@ def clone(source: str, directory: str, size: int) -> None:
 
 
 def set_limit(directory: str, size: int) -> None:
+    """Let the subvolume in `directory` have at most `size` bytes."""
     with _opened(os.path.join(directory, NAME)) as subvolume:
         btrfs.limit(subvolume, size)
 
 
 def is_limited(directory: str) -> bool:
-    """What `make` and `clone` do last was done."""
+    """What `create` and `clone` do last was done."""
     try:
         with _opened(os.path.join(directory, NAME)) as subvolume:
             return btrfs.quota(subvolume)[1] > 0
@@ -54,7 +57,7 @@ def is_limited(directory: str) -> bool:
         return False
 
 
-def cut(pairs: Sequence[tuple[str, str]]) -> None:
+def snapshot_at_one_instant(pairs: Sequence[tuple[str, str]]) -> None:
     """Read-only snapshots (directory of the volume, directory of the snapshot) of one instant.
 
     That is one transaction of the file system: what was synced before it is in all of them. They are asked for at once,
@@ -65,9 +68,9 @@ def cut(pairs: Sequence[tuple[str, str]]) -> None:
             (stack.enter_context(_opened(os.path.join(source, NAME))), stack.enter_context(_opened(target)))
             for source, target in pairs
         ]
-        for _attempt in range(_CUTS):
+        for _attempt in range(_ATTEMPTS):
             _snapshot_all(opened)
-            if _is_one_cut([target for _source, target in pairs]):
+            if _is_one_instant([target for _source, target in pairs]):
                 failpoint.hit("volume.snapshot.frozen")
                 return
             for _source, target in pairs:
@@ -96,7 +99,7 @@ def _snapshot_all(opened: Sequence[tuple[int, int]]) -> None:
         raise failures[0]
 
 
-def _is_one_cut(directories: Sequence[str]) -> bool:
+def _is_one_instant(directories: Sequence[str]) -> bool:
     """All in the first transaction, or not changed since it."""
     found = []
     for directory in directories:

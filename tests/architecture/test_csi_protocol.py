@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from csi_driver.api.registration import registration_pb2 as registration
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.server import SERVICES
+from csi_driver.daemon.server import SERVICES
 
 #: services of CSI 1.13 and how many RPCs they have
 _RPCS = {"Identity": 3, "Controller": 17, "GroupController": 4, "SnapshotMetadata": 2, "Node": 10}

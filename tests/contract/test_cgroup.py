@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime_core.cgroups.detect import detected
+from runtime_core.cgroups.detect import detect_version
 from runtime_core.interfaces.cgroup_manager import CgroupManager
 from runtime_core.registry import installed, load_driver
 from runtime_core.testing.cgroup_contract import CgroupContract
@@ -13,7 +13,7 @@ from runtime_core.testing.cgroup_contract import CgroupContract
 class TestCgroups(CgroupContract):
     @pytest.fixture
     def cgroups(self) -> CgroupManager:
-        driver: CgroupManager = load_driver("cgroup", detected())()
+        driver: CgroupManager = load_driver("cgroup", detect_version())()
         return driver
 
 

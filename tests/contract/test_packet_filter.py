@@ -7,7 +7,7 @@ import pytest
 from runtime_core.interfaces.packet_filter import PacketFilter
 from runtime_core.registry import installed, load_driver
 from runtime_core.testing.packet_filter_contract import PacketFilterContract
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 
 
 @pytest.mark.parametrize("name", [driver.name for driver in installed("packetfilter")])
@@ -15,5 +15,5 @@ class TestPacketFilters(PacketFilterContract):
     @pytest.fixture
     def packet_filter(self, name: str) -> PacketFilter:
         if name == "iptables":
-            need("iptables", "iptables")
+            require_program("iptables", "iptables")
         return load_driver("packetfilter", name)()  # type: ignore[no-any-return]

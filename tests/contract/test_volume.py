@@ -11,7 +11,7 @@ import pytest
 from runtime_core.interfaces.volume import VolumeBackend
 from runtime_core.registry import installed, load_driver
 from runtime_core.testing.volume_contract import VolumeContract
-from runtime_core.testing.volume_places import place
+from runtime_core.testing.volume_file_systems import file_system_directory
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def test_every_back_end_has_a_case() -> None:
 class TestVolumes(VolumeContract):
     @pytest.fixture
     def directory(self, case: Case, tmp_path: Path) -> Iterator[Path]:
-        with place(tmp_path, case.below) as directory:
+        with file_system_directory(tmp_path, case.below) as directory:
             yield directory
 
     @pytest.fixture

@@ -122,7 +122,7 @@ def _owned(node: DemoNode) -> list[str]:
         path = node.directory / part
         found += [f"{part}/{name}" for name in os.listdir(path)] if path.exists() else []
     found += [f"address {lease.address}" for lease in list_leases(str(node.directory / "ipam"))]
-    found += [f"mount {point}" for point in mounts.mounted() if point.startswith(str(node.directory / "state"))]
+    found += [f"mount {point}" for point in mounts.current_mount_points() if point.startswith(str(node.directory / "state"))]
     with netlink.Socket() as sock:
         links = Links(sock)
         bridge = links.find(node.bridge)

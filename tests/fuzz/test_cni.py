@@ -68,7 +68,7 @@ class Fuzz:
             assert self.answer(one) == 0 or status != 0 or number, f"what ADD took DEL refuses: {call}"
         if is_chained:
             self.detach(self.pod, "c1")
-        self.look(call)
+        self.latest(call)
 
     def ends(self, call: Call) -> list[Call]:
         """DEL of what an ADD may have made: written as it was, and as it should have been."""
@@ -84,11 +84,11 @@ class Fuzz:
         for name in cni_calls.VARIABLES:
             os.environ.pop(f"CNI_{name}", None)
         os.environ.update({f"CNI_{name}": value for name, value in call.variables.items()})
-        status, output = skel.answer(call.kind, self._modules, "", call.text, [])
+        status, output = skel.serve_call(call.kind, self._modules, "", call.text, [])
         check_answer(call, status, output)
         return status
 
-    def look(self, call: Call) -> None:
+    def latest(self, call: Call) -> None:
         """Only bridges may be left: those that an attachment made are the node's from then on."""
         with on(self.pod) as links:
             inside = {link.name for link in links.all()} - {"lo"}
@@ -166,7 +166,7 @@ def test_hostile_calls_of_the_executables(fuzz: Fuzz, directory: Path, has_servi
                 if one.verb:  # without it the executable says what it is
                     check_answer(one, done.returncode, done.stdout)
                 assert done.stderr == b"", f"{done.stderr!r}: {one}"
-            fuzz.look(call)
+            fuzz.latest(call)
     finally:
         if socket.parent.exists():
             wait_for(socket.exists)

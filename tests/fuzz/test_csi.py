@@ -13,8 +13,8 @@ import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from e2e.wait import wait_for
-from runtime_core.testing.tools import need
-from runtime_core.testing.volume_places import place
+from runtime_core.testing.tools import require_program
+from runtime_core.testing.volume_file_systems import file_system_directory
 from tests.support.csi_fuzz import CsiFuzz, Report
 from tests.support.csi_pods import Pods, pods
 
@@ -26,7 +26,7 @@ _SEED = int(os.environ.get("TRIVET_FUZZ_SEED", time.time_ns() % 10**9))
 @dataclass(frozen=True, kw_only=True)
 class Case:
     backend: str
-    #: see runtime_core/testing/volume_places.py
+    #: see runtime_core/testing/volume_file_systems.py
     below: str
     kinds: tuple[str, ...] = ("mount", "block")
     parameters: dict[str, str] = field(default_factory=dict)
@@ -50,9 +50,12 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture
 def made(case: Case, tmp_path: Path) -> Iterator[Pods]:
-    need("mkfs.ext4", "e2fsprogs")
+    require_program("mkfs.ext4", "e2fsprogs")
     (tmp_path / "disk").mkdir()
-    with place(tmp_path / "disk", case.below) as root, pods(tmp_path, backend=case.backend, root=str(root)) as made:
+    with (
+        file_system_directory(tmp_path / "disk", case.below) as root,
+        pods(tmp_path, backend=case.backend, root=str(root)) as made,
+    ):
         yield made
 
 

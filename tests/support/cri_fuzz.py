@@ -1,4 +1,5 @@
-"""Hostile calls of all CRI methods against a daemon with live pods, each made from a right one that differs in one to three fields."""
+"""Hostile calls of all CRI methods against a daemon with live pods, each made from a right one that differs in one to
+three fields."""
 
 from __future__ import annotations
 
@@ -99,11 +100,11 @@ class CriFuzz:
         deadline = time.monotonic() + seconds
         number = 0
         while time.monotonic() < deadline:
-            self.once(f"{seed}:{number}", report)
+            self.run_once(f"{seed}:{number}", report)
             number += 1
         return report
 
-    def once(self, seed: str, report: Report) -> None:
+    def run_once(self, seed: str, report: Report) -> None:
         """The call of one seed, its check, and what it made taken away again."""
         rng = Random(seed)
         method = rng.choice((rng.choice(_FREQUENT), rng.choice(sorted(self._calls))))

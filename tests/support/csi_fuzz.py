@@ -1,4 +1,5 @@
-"""Hostile calls of all CSI RPCs against a driver with live volumes, each made from a right one that differs in one to three fields."""
+"""Hostile calls of all CSI RPCs against a driver with live volumes, each made from a right one that differs in one to
+three fields."""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Struct
 
-from csi_driver import overview
 from csi_driver.api.v1 import csi_pb2 as csi
+from csi_driver.daemon import summary
 from runtime_core.kernel import mounts
 from tests.support.csi_daemon import DRIVER, MIB, NODE, Mode, capability
-from tests.support.csi_life import devices, read, write
+from tests.support.csi_lifecycle import devices, read, write
 from tests.support.csi_pods import Pods
 from tests.support.hostile_messages import STRINGS, mutate
 
@@ -307,7 +308,7 @@ class CsiFuzz:
 
     def _overview(self) -> Struct:
         call = self._daemon.channel.unary_unary(
-            f"/{overview.NAME}/List", request_serializer=Empty.SerializeToString, response_deserializer=Struct.FromString
+            f"/{summary.NAME}/List", request_serializer=Empty.SerializeToString, response_deserializer=Struct.FromString
         )
         return call(Empty(), timeout=_CALL_SECONDS)
 
@@ -341,7 +342,7 @@ class CsiFuzz:
         found["children"] = len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
         found["loop devices"] = len(devices(self._daemon))
         for directory in (self._daemon.kubelet, self._daemon.directory):
-            found.update(f"mount {point}" for point in mounts.mounted() if f"{point}/".startswith(f"{directory}/"))
+            found.update(f"mount {point}" for point in mounts.current_mount_points() if f"{point}/".startswith(f"{directory}/"))
         for folder, names, files in os.walk(self._daemon.directory):
             found.update(f"file {folder}/{name}" for name in (*names, *files) if not name.startswith("state.db"))
         return found

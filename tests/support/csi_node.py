@@ -1,4 +1,4 @@
-"""The node's half of trivet-csi in this process, in a mount namespace of its own, and calls as a kubelet makes them."""
+"""The node service of trivet-csi in this process, in a mount namespace of its own, and calls as a kubelet makes them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from csi_driver import ids
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.durable import Flusher
 from csi_driver.node.table import NODE
-from csi_driver.records import Records, VolumeRecord
-from csi_driver.releases import releasers
+from csi_driver.records import ids
+from csi_driver.records.flusher import Flusher
+from csi_driver.records.releases import releasers
+from csi_driver.records.schema import Records, VolumeRecord
 from csi_driver.service import Service
 from csi_driver.settings import Settings
 from runtime_core.kernel import mounts, syscalls
 from runtime_core.log import Log
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 from runtime_core.store.database import Database
 from runtime_core.store.ledger import Ledger
 from tests.support.tmpfs_backend import TmpfsBackend
@@ -57,7 +57,7 @@ def capability(
     return csi.VolumeCapability(mount=mount, access_mode=access_mode)
 
 
-class NodeHalf:
+class NodeService:
     """`stop` and `start` are a restart of the driver; what is mounted stays."""
 
     def __init__(self, directory: Path, make_backend: Callable[..., Any] = TmpfsBackend, **settings: Any) -> None:
@@ -73,7 +73,7 @@ class NodeHalf:
 
     def start(self) -> None:
         self._database = Database(self.root)
-        records = Records.of(self._database)
+        records = Records.load(self._database)
         self.backend: Any = self._make_backend(str(self.root / "backend"), {})
         self.service = Service(
             settings=self.settings, node_id="n1", backend=self.backend, records=records,
@@ -86,8 +86,8 @@ class NodeHalf:
         self._database.close()
 
     def volume(self, *, block: bool = False, size: int = SIZE, fs_type: str = "", **fields: Any) -> str:
-        """A volume that the controller's half has made."""
-        volume_id = ids.new_volume()
+        """A volume that the controller service has made."""
+        volume_id = ids.new_volume_id()
         fs_type = "" if block else fs_type or self.backend.features().file_systems[0]
         record = VolumeRecord(
             id=volume_id,
@@ -151,7 +151,7 @@ class NodeHalf:
     def mounted(self) -> list[str]:
         """Mount points below the kubelet's directory, relative to it."""
         prefix = str(self.kubelet) + "/"
-        return sorted(point.removeprefix(prefix) for point in mounts.mounted() if point.startswith(prefix))
+        return sorted(point.removeprefix(prefix) for point in mounts.current_mount_points() if point.startswith(prefix))
 
     def close(self) -> None:
         self.stop()

@@ -15,7 +15,7 @@ from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.api.v1 import csi_pb2_grpc as stubs
 from runtime_core.kernel import loop_device, mounts
 from tests.support.csi_daemon import MIB, NODE, CsiDaemon, capability
-from tests.support.csi_life import devices, left
+from tests.support.csi_lifecycle import devices, leftovers
 from tests.support.csi_node import own_mounts
 
 SIZE = 64 * MIB
@@ -82,7 +82,7 @@ class Pods:
             self.unpublish(volume)
             self.unstage(volume)
             self.delete(volume)
-        assert left(self.daemon) == []
+        assert leftovers(self.daemon) == []
 
     def expand(self, volume: str, size: int) -> bool:
         """Whether the node has to follow."""

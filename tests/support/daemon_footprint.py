@@ -1,4 +1,5 @@
-"""What a daemon has of the machine: its processes with their descriptors, its mounts, its files, its cgroups. Blind to other programs."""
+"""What a daemon has of the machine: its processes with their descriptors, its mounts, its files, its cgroups. Blind to
+other programs."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def footprint(pid: int, directories: list[Path], cgroup: str = "") -> Counter[st
         found[f"descriptor of {name}"] += _count(f"/proc/{process}/fd")
         found[f"thread of {name}"] += _count(f"/proc/{process}/task")
     for directory in directories:
-        found.update(f"mount {point}" for point in mounts.mounted() if f"{point}/".startswith(f"{directory}/"))
+        found.update(f"mount {point}" for point in mounts.current_mount_points() if f"{point}/".startswith(f"{directory}/"))
         found.update(f"file {path}" for path in _files(directory))
     if cgroup:
         found.update(f"cgroup {path}" for path in _cgroups(cgroup))

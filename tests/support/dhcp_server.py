@@ -37,7 +37,8 @@ class Asked:
 
 
 class DhcpServer:
-    """Gives .10, .11 and so on of its own network by client identifier. `asked` has what came; `lease` and `extra` go into answers."""
+    """Gives .10, .11 and so on of its own network by client identifier. `asked` has what came; `lease` and `extra` go into
+    answers."""
 
     def __init__(self, interface: str, address: str = "10.9.0.1") -> None:
         self.address = socket.inet_aton(address)

@@ -1,4 +1,5 @@
-"""Requests made hostile: protobuf messages by their descriptors, JSON documents by their types; seeded, so that each can be had again."""
+"""Requests made hostile: protobuf messages by their descriptors, JSON documents by their types; seeded, so that each can
+be had again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A back end for tests of the node's half: a mount is a tmpfs of the volume's size, a device a loop device over a sparse file.
+"""A back end for tests of the node service: a mount is a tmpfs of the volume's size, a device a loop device over a sparse file.
 
 What is in a tmpfs lives for as long as it is attached, or staged somewhere; `problems` is a table that a test fills.
 """
@@ -100,8 +100,8 @@ class TmpfsBackend:
         image = str(self.directory / volume.id)
         for number in loop_device.find(image):
             if loop_device.is_read_only(number) == read_only:
-                return loop_device.node(number)
-        return loop_device.node(loop_device.attach(image, read_only=read_only))
+                return loop_device.device_node(number)
+        return loop_device.device_node(loop_device.attach(image, read_only=read_only))
 
     def detach(self, volume_id: str) -> None:
         self.detached.append(volume_id)

@@ -43,7 +43,7 @@ def _settings(directory: Path, *options: str, **files: str) -> _Settings:
         path.write_text(text)
     parser = argparse.ArgumentParser()
     config.add_options(parser, _Settings, directory / "config.yaml")
-    return config.settings(_Settings, parser.parse_args(options), directory / "config.yaml")
+    return config.load_settings(_Settings, parser.parse_args(options), directory / "config.yaml")
 
 
 def test_without_a_file_the_defaults_stand(tmp_path: Path) -> None:
@@ -159,12 +159,12 @@ def test_a_section_of_another_program_is_its_own_matter(tmp_path: Path) -> None:
     """One file serves all: trivet-cri leaves the sections alone, and trivet-csi reads nothing but its own."""
     file = tmp_path / "config.yaml"
     file.write_text("retries: 5\ncsi: {retries: 7}\n")
-    assert config.load(_Settings, file).retries == 5
-    assert config.load(_Settings, file, "csi").retries == 7
+    assert config.load_file(_Settings, file).retries == 5
+    assert config.load_file(_Settings, file, "csi").retries == 7
 
 
 def test_a_section_that_is_no_mapping_is_named(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("csi: yes\n")
     with pytest.raises(InvalidArgument, match="csi: True is not a mapping"):
-        config.load(_Settings, file, "csi")
+        config.load_file(_Settings, file, "csi")

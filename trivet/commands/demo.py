@@ -24,11 +24,12 @@ _SLEEPER = "echo the sleeper is here; while :; do sleep 1; done"
 class Table:
     """Steps as they happen: what, how long, what came of it."""
 
-    def step(self, what: str, work: Callable[[], Answer], tell: Callable[[Answer], str] = lambda _answer: "") -> Answer:
+    def step(self, what: str, work: Callable[[], Answer], describe: Callable[[Answer], str] = lambda _answer: "") -> Answer:
+        """Run `work` and print a line with its time."""
         started = time.monotonic()
         answer = work()
         milliseconds = (time.monotonic() - started) * 1000
-        print(f"  {what:<44}{milliseconds:>9.1f} ms   {tell(answer)}".rstrip(), flush=True)
+        print(f"  {what:<44}{milliseconds:>9.1f} ms   {describe(answer)}".rstrip(), flush=True)
         return answer
 
 
@@ -38,7 +39,7 @@ def demo() -> int:
     try:
         _show(Table())
     except KeyboardInterrupt:
-        print("trivet: interrupted, everything has been given back", file=sys.stderr)
+        print("trivet: interrupted; everything has been removed", file=sys.stderr)
         return _INTERRUPTED
     print("\nNothing is left behind. `trivet plugins` lists the parts; README.md says how to point a kubelet at it.")
     return 0
@@ -56,7 +57,8 @@ def _show(table: Table) -> None:
         table.step("pull it from a registry on loopback", lambda: _pull(node, reference), lambda id_: id_[7:19])
         sandbox, config = table.step("RunPodSandbox", lambda: _run(node), lambda found: found[0][:12])
         containers = [
-            _container(table, node, sandbox, config, reference, *one) for one in (("writer", _WRITER), ("sleeper", _SLEEPER))
+            _container(table, node, sandbox, config, reference, *arguments)
+            for arguments in (("writer", _WRITER), ("sleeper", _SLEEPER))
         ]
         address = table.step("the pod's address", lambda: _address(node, sandbox), str)
         assert address

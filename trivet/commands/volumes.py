@@ -12,9 +12,9 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
-from csi_driver import overview
+from csi_driver.daemon import summary
 from runtime_core.errors import DeadlineExceeded, FailedPrecondition, PermissionDenied, TrivetError, Unavailable
-from runtime_core.serving.listen import socket_path
+from runtime_core.serving.unix_server import socket_path
 
 _SECONDS = 30
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -28,9 +28,9 @@ def list_volumes(endpoint: str, as_json: bool) -> None:
         print(json.dumps(found, indent=2, sort_keys=True))
         return
     print(f"{found['driver']} on {found['node']}, back end {found['backend']}\n")
-    _table(("VOLUME", "NAME", "SIZE", "USED", "ACCESS", "PUBLISHED", "HEALTH"), [_volume(one) for one in found["volumes"]])
+    _table(("VOLUME", "NAME", "SIZE", "USED", "ACCESS", "PUBLISHED", "HEALTH"), [_volume(record) for record in found["volumes"]])
     print()
-    _table(("SNAPSHOT", "NAME", "SIZE", "VOLUME", "GROUP"), [_snapshot(one) for one in found["snapshots"]])
+    _table(("SNAPSHOT", "NAME", "SIZE", "VOLUME", "GROUP"), [_snapshot(record) for record in found["snapshots"]])
 
 
 def _ask(endpoint: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def _ask(endpoint: str) -> dict[str, Any]:
     _probe(path)
     with grpc.insecure_channel(f"unix://{path}") as channel:
         call = channel.unary_unary(
-            f"/{overview.NAME}/List",
+            f"/{summary.NAME}/List",
             request_serializer=Empty.SerializeToString,
             response_deserializer=Struct.FromString,
         )
@@ -72,20 +72,20 @@ def _failure(path: Path, error: Any) -> TrivetError:
     return Unavailable(f"trivet-csi at {path}: {error.details()}")
 
 
-def _volume(one: dict[str, Any]) -> tuple[str, ...]:
-    access = " ".join(filter(None, (one["access"], one["fs_type"], "inline" if one["ephemeral"] else "")))
-    health = "; ".join(one["problems"]) or ("healthy" if one["phase"] == "ready" else one["phase"])
-    return one["id"], one["name"], _size(one["size"]), _size(one["used"]), access, _published(one), health
+def _volume(record: dict[str, Any]) -> tuple[str, ...]:
+    access = " ".join(filter(None, (record["access"], record["fs_type"], "inline" if record["ephemeral"] else "")))
+    health = "; ".join(record["problems"]) or ("healthy" if record["phase"] == "ready" else record["phase"])
+    return record["id"], record["name"], _size(record["size"]), _size(record["used"]), access, _published(record), health
 
 
-def _published(one: dict[str, Any]) -> str:
-    if one["targets"]:
-        return " ".join(one["targets"])
-    return f"attached to {' '.join(one['nodes'])}" if one["nodes"] else "-"
+def _published(record: dict[str, Any]) -> str:
+    if record["targets"]:
+        return " ".join(record["targets"])
+    return f"attached to {' '.join(record['nodes'])}" if record["nodes"] else "-"
 
 
-def _snapshot(one: dict[str, Any]) -> tuple[str, ...]:
-    return one["id"], one["name"], _size(one["size"]), one["volume"], one["group"] or "-"
+def _snapshot(record: dict[str, Any]) -> tuple[str, ...]:
+    return record["id"], record["name"], _size(record["size"]), record["volume"], record["group"] or "-"
 
 
 def _size(count: float | None) -> str:

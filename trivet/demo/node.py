@@ -25,6 +25,8 @@ _START_SECONDS = 30
 
 
 class DemoNode:
+    """A trivet-cri on private directories, with a network of its own."""
+
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="trivet-demo-"))
         self.bridge = f"trv{os.getpid() % 100000}"
@@ -56,12 +58,15 @@ class DemoNode:
         return self._process.pid if self._process is not None else 0
 
     def kill(self) -> None:
+        """kill -9 the daemon."""
         self._end(signal.SIGKILL)
 
     def runtime(self) -> Any:
+        """A stub of the RuntimeService."""
         return api_pb2_grpc.RuntimeServiceStub(self.channel())  # type: ignore[no-untyped-call]
 
     def images(self) -> Any:
+        """A stub of the ImageService."""
         return api_pb2_grpc.ImageServiceStub(self.channel())  # type: ignore[no-untyped-call]
 
     def close(self) -> None:

@@ -77,6 +77,7 @@ class Registry:
         return None
 
     def close(self) -> None:
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
 

@@ -44,7 +44,7 @@ class Lease:
         self.renewal, self.rebinding, self.expiry = renewal, rebinding, expiry
 
 
-class Send:
+class OutgoingMessage:
     """A message to `server`, or to all where it is None."""
 
     __slots__ = ("message", "server")
@@ -70,7 +70,8 @@ class Client:
         self._requests = 0
         self._offer: tuple[bytes, bytes] = (b"", b"")
 
-    def start(self, now: float) -> list[Send]:
+    def start(self, now: float) -> list[OutgoingMessage]:
+        """Begin at INIT; the messages to send."""
         self._began = now
         return self._discover(now, self._timing.wait)
 
@@ -82,17 +83,19 @@ class Client:
         """The address may be used no longer."""
         self._end(LOST)
 
-    def receive(self, message: Message, now: float) -> list[Send]:
+    def receive(self, message: Message, now: float) -> list[OutgoingMessage]:
         """What is not an answer to what was asked last is ignored, whoever sends it."""
         server = message.options.get(packet.SERVER, b"")
-        if (message.op, message.transaction, message.mac) != (packet.REPLY, self._transaction, self._mac) or len(server) != 4:
+        if (message.op, message.transaction, message.mac) != (packet.BOOT_REPLY, self._transaction, self._mac) or len(
+            server
+        ) != 4:
             return []
         if self.state == SELECTING and message.kind == packet.OFFER and _is_usable(message.your_address):
             self._offer = (message.your_address, server)
             self.state, self._requests, self._wait = REQUESTING, 0, self._timing.wait
             return self._request(now)
         if self.state == REQUESTING and server == self._offer[1]:
-            return self._answered(message, now)
+            return self._handle_answer(message, now)
         if self.state in (RENEWING, REBINDING) and self.lease:
             if self.state == RENEWING and server != self.lease.server:
                 return []
@@ -102,7 +105,7 @@ class Client:
                 self.lose()
         return []
 
-    def wake(self, now: float) -> list[Send]:
+    def wake(self, now: float) -> list[OutgoingMessage]:
         """At `deadline`, or later."""
         if self.deadline is None or now < self.deadline:
             return []
@@ -118,7 +121,7 @@ class Client:
             return self._request(now)
         return self._extend(now)
 
-    def release(self) -> list[Send]:
+    def release(self) -> list[OutgoingMessage]:
         """Give the address back, if there is one."""
         lease, has_address = self.lease, self.state in (BOUND, RENEWING, REBINDING)
         self._end(RELEASED)
@@ -127,27 +130,27 @@ class Client:
         self._transaction = self._new_transaction()
         only_id = {packet.CLIENT_ID: self._options[packet.CLIENT_ID]} if packet.CLIENT_ID in self._options else {}
         options = {packet.MESSAGE_TYPE: bytes((packet.RELEASE,)), packet.SERVER: lease.server, **only_id}
-        return [Send(self._message(options, client_address=lease.address), lease.server)]
+        return [OutgoingMessage(self._message(options, client_address=lease.address), lease.server)]
 
-    def _discover(self, now: float, wait: float) -> list[Send]:
+    def _discover(self, now: float, wait: float) -> list[OutgoingMessage]:
         if self.state != SELECTING:
             self._transaction = self._new_transaction()
         self.state, self._wait = SELECTING, wait
         self._wait_for_answer(now)
         options = {packet.MESSAGE_TYPE: bytes((packet.DISCOVER,)), packet.MAX_SIZE: _LARGEST_MESSAGE, **self._options}
-        return [Send(self._message(options, now=now))]
+        return [OutgoingMessage(self._message(options, now=now))]
 
-    def _request(self, now: float) -> list[Send]:
+    def _request(self, now: float) -> list[OutgoingMessage]:
         self._requests += 1
         self._wait_for_answer(now)
         address, server = self._offer
         options = {
-            packet.MESSAGE_TYPE: bytes((packet.ASK,)), packet.REQUESTED_ADDRESS: address, packet.SERVER: server,
+            packet.MESSAGE_TYPE: bytes((packet.REQUEST,)), packet.REQUESTED_ADDRESS: address, packet.SERVER: server,
             packet.MAX_SIZE: _LARGEST_MESSAGE, **self._options,
         }  # fmt: skip
-        return [Send(self._message(options, now=now))]
+        return [OutgoingMessage(self._message(options, now=now))]
 
-    def _answered(self, message: Message, now: float) -> list[Send]:
+    def _handle_answer(self, message: Message, now: float) -> list[OutgoingMessage]:
         if message.kind == packet.ACK and message.your_address == self._offer[0]:
             self._bind(message, self._offer[1], now)
         elif message.kind == packet.NAK:  # from the beginning, but not at once: it might go round for ever
@@ -166,7 +169,7 @@ class Client:
             self.lease = Lease(ack.your_address, server, now + renewal, now + rebinding, now + length)
         self.deadline = self.lease.renewal
 
-    def _extend(self, now: float) -> list[Send]:
+    def _extend(self, now: float) -> list[OutgoingMessage]:
         """Ask the server, from the second time on all servers, for the lease to be longer; or give it up."""
         lease = self.lease
         assert lease is not None and lease.rebinding is not None and lease.expiry is not None
@@ -180,14 +183,14 @@ class Client:
             self._began = now
         end = lease.expiry if self.state == REBINDING else lease.rebinding
         self.deadline = min(now + max((end - now) / 2, _SHORTEST_RENEWAL_WAIT), end)
-        options = {packet.MESSAGE_TYPE: bytes((packet.ASK,)), packet.MAX_SIZE: _LARGEST_MESSAGE, **self._options}
+        options = {packet.MESSAGE_TYPE: bytes((packet.REQUEST,)), packet.MAX_SIZE: _LARGEST_MESSAGE, **self._options}
         message = self._message(options, client_address=lease.address, now=now)
-        return [Send(message, lease.server if self.state == RENEWING else None)]
+        return [OutgoingMessage(message, lease.server if self.state == RENEWING else None)]
 
     def _message(self, options: dict[int, bytes], **more: Any) -> Message:
         now = more.pop("now", self._began)
         return Message(
-            op=packet.REQUEST, transaction=self._transaction, mac=self._mac, options=options,
+            op=packet.BOOT_REQUEST, transaction=self._transaction, mac=self._mac, options=options,
             seconds=int(now - self._began), is_broadcast=self._is_broadcast, **more,
         )  # fmt: skip
 

@@ -29,7 +29,7 @@ def command_line(arguments: list[str]) -> int:
         print(_USAGE, file=sys.stderr)
         return 0 if arguments[:1] == ["daemon"] else 2
     try:
-        options = parsed(arguments[1:])
+        options = parse_arguments(arguments[1:])
     except InvalidArgument as error:
         print(f"dhcp: {error}\n{_USAGE}", file=sys.stderr)
         return 2
@@ -41,7 +41,7 @@ def command_line(arguments: list[str]) -> int:
     return 0
 
 
-def parsed(arguments: list[str]) -> dict[str, Any]:
+def parse_arguments(arguments: list[str]) -> dict[str, Any]:
     """Arguments of serve(); a flag has one dash or two, its value behind it or behind "="."""
     found: dict[str, Any] = {"socket_path": DEFAULT_SOCKET}
     left = list(arguments)

@@ -90,7 +90,7 @@ class _Loop:
                     if self._selector.get_map().get(key.fd) is key:  # an earlier event of the round may have closed it
                         key.data()
                 self._leases.wake()
-                self._settle()
+                self._send_results()
             signal.set_wakeup_fd(-1)
 
     def _end(self, _number: int, _frame: object) -> None:
@@ -98,14 +98,16 @@ class _Loop:
 
     def _watch(self) -> None:
         """The sockets of attachments come and go with their exchanges."""
-        wanted = {one.exchange.fileno(): one for one in self._leases.all() if one.exchange is not None}
-        for descriptor in [fd for fd, one in self._watched.items() if wanted.get(fd) is not one]:
+        wanted = {
+            attachment.exchange.fileno(): attachment for attachment in self._leases.all() if attachment.exchange is not None
+        }
+        for descriptor in [fd for fd, attachment in self._watched.items() if wanted.get(fd) is not attachment]:
             del self._watched[descriptor]
             self._selector.unregister(descriptor)
-        for descriptor, one in wanted.items():
+        for descriptor, attachment in wanted.items():
             if descriptor not in self._watched:
-                self._watched[descriptor] = one
-                self._selector.register(descriptor, selectors.EVENT_READ, one.receive)
+                self._watched[descriptor] = attachment
+                self._selector.register(descriptor, selectors.EVENT_READ, attachment.receive)
 
     def _accept(self) -> None:
         try:
@@ -138,26 +140,26 @@ class _Loop:
 
     def _serve(self, connection: _Connection) -> None:
         try:
-            request = _parsed(bytes(connection.received))
+            request = _parse_request(bytes(connection.received))
             answer = self._leases.serve(request)
         except (TrivetError, OSError) as error:
-            self._answer(connection, _told(error))
+            self._answer(connection, _error_object(error))
             return
         if isinstance(answer, dict):
             self._answer(connection, {"result": answer})
         else:
             connection.waits_for, connection.ipam = answer, request["ipam"]
 
-    def _settle(self) -> None:
+    def _send_results(self) -> None:
         for connection in list(self._connections.values()):
             attachment = connection.waits_for
             if attachment is not None and not attachment.is_acquiring:
                 try:
-                    answer = {"result": self._leases.settle(attachment, connection.ipam)}
+                    answer = {"result": self._leases.finish_add(attachment, connection.ipam)}
                 except TrivetError as error:
-                    answer = _told(error)
+                    answer = _error_object(error)
                 self._answer(connection, answer)
-        self._leases.settle_all()
+        self._leases.refresh_all()
 
     def _answer(self, connection: _Connection, answer: dict[str, Any]) -> None:
         try:
@@ -173,7 +175,7 @@ class _Loop:
         connection.sock.close()
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def _parse_request(line: bytes) -> dict[str, Any]:
     try:
         request = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -184,7 +186,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return request
 
 
-def _told(error: Exception) -> dict[str, Any]:
+def _error_object(error: Exception) -> dict[str, Any]:
     if isinstance(error, OSError):
         error = from_oserror(error, "DHCP daemon")
     name = type(error).__name__
@@ -201,7 +203,7 @@ def _listener(path: str) -> socket.socket:
     try:
         os.makedirs(os.path.dirname(path) or ".", 0o700, exist_ok=True)
         if os.path.exists(path):
-            _refuse_second(path)
+            _check_no_other_daemon(path)
             os.unlink(path)
         mask = os.umask(0o177)
         try:
@@ -221,7 +223,7 @@ def _is_passed() -> bool:
     return os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0"
 
 
-def _refuse_second(path: str) -> None:
+def _check_no_other_daemon(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

@@ -12,11 +12,11 @@ from cni_plugins.ipam.dhcp import frame, packet
 from runtime_core.errors import NotFound
 from runtime_core.kernel import netlink
 from runtime_core.network.links import Links
-from runtime_core.network.namespace import entered, open_namespace
+from runtime_core.network.namespace import in_namespace, open_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_plugins.ipam.dhcp.client import Send
+    from cni_plugins.ipam.dhcp.client import OutgoingMessage
     from runtime_core.network.links import Link
 
 _SOL_PACKET, _PACKET_AUXDATA, _CHECKSUM_NOT_READY = 263, 8, 8
@@ -31,7 +31,7 @@ _FILTER = (
 )  # fmt: skip
 
 
-class Place:
+class ContainerInterface:
     """An interface in a network namespace. `identity` tells the namespace from another that took its path later."""
 
     __slots__ = ("identity", "interface", "netns")
@@ -43,26 +43,28 @@ class Place:
 class Exchange:
     """Usable from any namespace, though its sockets stay in the container's."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, container_interface: ContainerInterface) -> None:
         """NotFound where the namespace or the link is gone."""
-        namespace = _open(place)
+        namespace = _open(container_interface)
         try:
-            with entered(namespace):
-                self._socket = _packet_socket(place.interface)
+            with in_namespace(namespace):
+                self._socket = _packet_socket(container_interface.interface)
         finally:
             os.close(namespace)
-        self._place = place
+        self._interface = container_interface
         self._unicast: socket.socket | None = None
 
     def fileno(self) -> int:
+        """The packet socket's descriptor, for a selector."""
         return self._socket.fileno()
 
     def close(self) -> None:
+        """Close both sockets."""
         self._socket.close()
         if self._unicast is not None:
             self._unicast.close()
 
-    def send(self, what: Send) -> None:
+    def send(self, what: OutgoingMessage) -> None:
         """A packet that cannot be sent is as good as one that is lost on its way: it will be sent again."""
         payload = packet.encode(what.message)
         was_sent = what.server is not None and self._send_unicast(payload, what.message.client_address, what.server)
@@ -72,7 +74,7 @@ class Exchange:
             return
         wrapped = frame.wrap(payload, what.message.client_address, what.server or _EVERYBODY)
         try:
-            self._socket.sendto(wrapped, (self._place.interface, _ETH_P_IP, 0, _ETHERNET, _ALL_MACS))
+            self._socket.sendto(wrapped, (self._interface.interface, _ETH_P_IP, 0, _ETHERNET, _ALL_MACS))
         except OSError:
             return
 
@@ -102,16 +104,16 @@ class Exchange:
         return True
 
     def _bound(self, source: bytes) -> socket.socket:
-        namespace = _open(self._place)
+        namespace = _open(self._interface)
         try:
-            with entered(namespace):
+            with in_namespace(namespace):
                 unicast = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         finally:
             os.close(namespace)
         try:
             unicast.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             unicast.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # answers are read from the packet socket
-            unicast.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, self._place.interface.encode() + b"\0")
+            unicast.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, self._interface.interface.encode() + b"\0")
             unicast.bind((socket.inet_ntoa(source), frame.CLIENT_PORT))
         except OSError:
             unicast.close()
@@ -119,13 +121,13 @@ class Exchange:
         return unicast
 
 
-def set_up(place: Place) -> bytes:
+def set_up(container_interface: ContainerInterface) -> bytes:
     """The link's hardware address. NotFound where there is none."""
-    namespace = _open(place)
+    namespace = _open(container_interface)
     try:
-        with entered(namespace), netlink.Socket() as sock:
+        with in_namespace(namespace), netlink.Socket() as sock:
             links = Links(sock)
-            link = _found(links, place.interface)
+            link = _find_link(links, container_interface.interface)
             if not link.is_up:
                 links.set_up(link.index)
     finally:
@@ -133,18 +135,18 @@ def set_up(place: Place) -> bytes:
     return bytes.fromhex(link.mac.replace(":", ""))
 
 
-def set_down(place: Place) -> None:
+def set_down(container_interface: ContainerInterface) -> None:
     """NotFound where there is no link any more."""
-    namespace = _open(place)
+    namespace = _open(container_interface)
     try:
-        with entered(namespace), netlink.Socket() as sock:
+        with in_namespace(namespace), netlink.Socket() as sock:
             links = Links(sock)
-            links.set_down(_found(links, place.interface).index)
+            links.set_down(_find_link(links, container_interface.interface).index)
     finally:
         os.close(namespace)
 
 
-def identity_of(netns: str) -> tuple[int, int]:
+def namespace_identity(netns: str) -> tuple[int, int]:
     namespace = open_namespace(netns)
     try:
         status = os.fstat(namespace)
@@ -153,16 +155,16 @@ def identity_of(netns: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _open(place: Place) -> int:
-    namespace = open_namespace(place.netns)
+def _open(container_interface: ContainerInterface) -> int:
+    namespace = open_namespace(container_interface.netns)
     status = os.fstat(namespace)
-    if place.identity is not None and (status.st_dev, status.st_ino) != place.identity:
+    if container_interface.identity is not None and (status.st_dev, status.st_ino) != container_interface.identity:
         os.close(namespace)
-        raise NotFound(f"CNI_NETNS: {place.netns!r} is another namespace by now")
+        raise NotFound(f"CNI_NETNS: {container_interface.netns!r} is another namespace by now")
     return namespace
 
 
-def _found(links: Links, interface: str) -> Link:
+def _find_link(links: Links, interface: str) -> Link:
     link = links.find(interface)
     if link is None:
         raise NotFound(f"CNI_IFNAME: the container has no interface {interface}")

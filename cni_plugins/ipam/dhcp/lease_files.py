@@ -55,6 +55,7 @@ class LeaseFiles:
             raise from_oserror(error, self._directory) from error
 
     def remove(self, record: dict[str, Any]) -> None:
+        """Delete the record's file. Idempotent."""
         try:
             os.unlink(f"{self._path(record)}.json")
         except FileNotFoundError:

@@ -8,7 +8,7 @@ from cni_plugins.ipam.dhcp import attachment as attachments
 from cni_plugins.ipam.dhcp import client as states
 from cni_plugins.ipam.dhcp import options
 from cni_plugins.ipam.dhcp.attachment import clock
-from cni_plugins.ipam.dhcp.exchange import identity_of
+from cni_plugins.ipam.dhcp.exchange import namespace_identity
 from cni_plugins.ipam.dhcp.packet import Malformed
 from runtime_core.errors import Aborted, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, TrivetError
 
@@ -29,14 +29,15 @@ class Leases:
         self._all: dict[Name, Attachment] = {}
         for record in files.load():
             try:
-                one = attachments.restored(record, timing, is_broadcast=is_broadcast)
+                attachment = attachments.restore_attachment(record, timing, is_broadcast=is_broadcast)
             except (KeyError, TypeError, ValueError) as error:
                 _log(f"a record is left out: {type(error).__name__}: {error}")
                 continue
-            self._all[one.name] = one
-            _log(f"{'/'.join(one.name)}: taken over from an earlier daemon")
+            self._all[attachment.name] = attachment
+            _log(f"{'/'.join(attachment.name)}: taken over from an earlier daemon")
 
     def all(self) -> list[Attachment]:
+        """Every attachment that the daemon has, acquired or not."""
         return list(self._all.values())
 
     def serve(self, request: dict[str, Any]) -> dict[str, Any] | Attachment:
@@ -55,94 +56,96 @@ class Leases:
             raise InvalidArgument(f"verb: {verb!r} is unknown")
         return {}
 
-    def settle(self, one: Attachment, ipam: dict[str, Any]) -> dict[str, Any]:
+    def finish_add(self, attachment: Attachment, ipam: dict[str, Any]) -> dict[str, Any]:
         """The result of an attachment that acquires no more. Where that failed, nothing is left of it."""
-        one.is_unsettled = False
-        if one.state != states.BOUND:
-            self._forget(one)
-            if one.state != states.FAILED:
-                raise Aborted(f"the request for {one.name[2]} of container {one.name[1]} was cut short")
-            raise DeadlineExceeded(f"no DHCP server answered on {one.name[2]} within {self._timing.give_up:g} s")
+        attachment.is_unsettled = False
+        if attachment.state != states.BOUND:
+            self._forget(attachment)
+            if attachment.state != states.FAILED:
+                raise Aborted(f"the request for {attachment.name[2]} of container {attachment.name[1]} was cut short")
+            raise DeadlineExceeded(f"no DHCP server answered on {attachment.name[2]} within {self._timing.give_up:g} s")
         try:
-            one.read_result(ipam)
-            self._files.save(one.record())
+            attachment.read_result(ipam)
+            self._files.save(attachment.record())
         except (Malformed, TrivetError) as error:
-            one.release()
-            self._forget(one)
+            attachment.release()
+            self._forget(attachment)
             if isinstance(error, Malformed):
                 raise FailedPrecondition(f"the DHCP server's answer is of no use: {error}") from None
             raise
-        one.close()
-        _log(f"{'/'.join(one.name)}: {one.result['ips'][0]['address']}")
-        return one.result
+        attachment.close()
+        _log(f"{'/'.join(attachment.name)}: {attachment.result['ips'][0]['address']}")
+        return attachment.result
 
-    def settle_all(self) -> None:
+    def refresh_all(self) -> None:
         """Leases that were renewed or lost meanwhile."""
-        for one in self.all():
-            if not one.is_unsettled or one.state not in (states.BOUND, states.LOST):
+        for attachment in self.all():
+            if not attachment.is_unsettled or attachment.state not in (states.BOUND, states.LOST):
                 continue
-            one.is_unsettled = False
-            one.close()
+            attachment.is_unsettled = False
+            attachment.close()
             try:
-                if one.state == states.LOST:
-                    one.take_down()
-                    _log(f"{'/'.join(one.name)}: the lease is lost, the link is down")
+                if attachment.state == states.LOST:
+                    attachment.take_down()
+                    _log(f"{'/'.join(attachment.name)}: the lease is lost, the link is down")
                 else:
-                    _log(f"{'/'.join(one.name)}: renewed")
-                self._files.save(one.record())
+                    _log(f"{'/'.join(attachment.name)}: renewed")
+                self._files.save(attachment.record())
             except (TrivetError, OSError) as error:
-                _log(f"{'/'.join(one.name)}: {error}")
+                _log(f"{'/'.join(attachment.name)}: {error}")
 
-    def abandon(self, one: Attachment) -> None:
+    def abandon(self, attachment: Attachment) -> None:
         """Nobody waits for it any more."""
-        one.release()
-        self._forget(one)
+        attachment.release()
+        self._forget(attachment)
 
     def deadline(self) -> float | None:
-        return min((one.client.deadline for one in self.all() if one.client.deadline is not None), default=None)
+        return min(
+            (attachment.client.deadline for attachment in self.all() if attachment.client.deadline is not None), default=None
+        )
 
     def wake(self) -> None:
         now = clock()
-        for one in self.all():
-            if one.client.deadline is None or one.client.deadline > now:
+        for attachment in self.all():
+            if attachment.client.deadline is None or attachment.client.deadline > now:
                 continue
             try:
-                one.wake()
+                attachment.wake()
             except NotFound as error:
-                _log(f"{'/'.join(one.name)}: given up: {error}")
-                one.client.lose()
-                self._forget(one)
+                _log(f"{'/'.join(attachment.name)}: given up: {error}")
+                attachment.client.lose()
+                self._forget(attachment)
 
     def _add(self, name: Name, request: dict[str, Any]) -> dict[str, Any] | Attachment:
         ipam, args = request["ipam"], request["args"]
         options.priority(ipam)
-        sent = options.to_send(ipam, args)
+        sent = options.message_options(ipam, args)
         netns = self._host_prefix + request["netns"]
         before = self._all.get(name)
         if before is not None and before.is_acquiring:
             raise Aborted(f"an address for {name[2]} of container {name[1]} is being asked for already")
         if before is not None:
-            if before.state == states.BOUND and before.place.identity == identity_of(netns):
+            if before.state == states.BOUND and before.container_interface.identity == namespace_identity(netns):
                 return before.result
             self._remove(name)
-        one = attachments.new(name, netns, sent, self._timing, is_broadcast=self._is_broadcast)
-        one.start()
-        self._all[name] = one
-        return one
+        attachment = attachments.new_attachment(name, netns, sent, self._timing, is_broadcast=self._is_broadcast)
+        attachment.start()
+        self._all[name] = attachment
+        return attachment
 
     def _check(self, name: Name) -> dict[str, Any]:
-        one = self._all.get(name)
-        if one is None or one.is_acquiring:
+        attachment = self._all.get(name)
+        if attachment is None or attachment.is_acquiring:
             raise NotFound(f"no DHCP lease for {name[2]} of container {name[1]}")
-        if one.state == states.LOST:
+        if attachment.state == states.LOST:
             raise FailedPrecondition(f"the DHCP lease for {name[2]} of container {name[1]} has expired")
-        return one.result
+        return attachment.result
 
     def _remove(self, name: Name) -> None:
-        one = self._all.get(name)
-        if one is not None:
-            one.release()
-            self._forget(one)
+        attachment = self._all.get(name)
+        if attachment is not None:
+            attachment.release()
+            self._forget(attachment)
             _log(f"{'/'.join(name)}: released")
 
     def _collect(self, network: str, valid: Any) -> None:
@@ -152,11 +155,11 @@ class Leases:
         for name in [name for name in self._all if name[0] == network and name[1:] not in kept]:
             self._remove(name)
 
-    def _forget(self, one: Attachment) -> None:
-        one.close()
-        self._files.remove(dict(zip(("network", "container_id", "interface"), one.name, strict=True)))
-        if self._all.get(one.name) is one:
-            del self._all[one.name]
+    def _forget(self, attachment: Attachment) -> None:
+        attachment.close()
+        self._files.remove(dict(zip(("network", "container_id", "interface"), attachment.name, strict=True)))
+        if self._all.get(attachment.name) is attachment:
+            del self._all[attachment.name]
 
 
 def _log(text: str) -> None:

@@ -33,7 +33,7 @@ def client_id(container_id: str, network: str, interface: str) -> bytes:
     return b"\0" + f"{container_id}/{network}/{interface}".encode()[:254]
 
 
-def to_send(ipam: dict[str, Any], args: dict[str, str]) -> dict[int, bytes]:
+def message_options(ipam: dict[str, Any], args: dict[str, str]) -> dict[int, bytes]:
     """Options of every message, from ipam.provide and ipam.request; `args` are those of CNI_ARGS."""
     found: dict[int, bytes] = {}
     for number, entry in enumerate(_entries(ipam, "provide")):
@@ -55,7 +55,7 @@ def to_send(ipam: dict[str, Any], args: dict[str, str]) -> dict[int, bytes]:
     return found
 
 
-def result(ack: packet.Message, ipam: dict[str, Any]) -> dict[str, Any]:
+def cni_result(ack: packet.Message, ipam: dict[str, Any]) -> dict[str, Any]:
     """What the server gave, in the shape of a CNI result; Malformed where an address could not be set with it."""
     address = f"{ipaddress.IPv4Address(ack.your_address)}/{_prefix_length(ack)}"
     gateway = _routers(ack)[:1]

@@ -8,8 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REQUEST, REPLY = 1, 2
-DISCOVER, OFFER, ASK, DECLINE, ACK, NAK, RELEASE = 1, 2, 3, 4, 5, 6, 7
+BOOT_REQUEST, BOOT_REPLY = 1, 2
+DISCOVER, OFFER, REQUEST, DECLINE, ACK, NAK, RELEASE = 1, 2, 3, 4, 5, 6, 7
 PAD, MASK, ROUTER, NAME_SERVER, HOST_NAME, DOMAIN, STATIC_ROUTES = 0, 1, 3, 6, 12, 15, 33
 REQUESTED_ADDRESS, LEASE_TIME, OVERLOAD, MESSAGE_TYPE, SERVER = 50, 51, 52, 53, 54
 PARAMETERS, MESSAGE, MAX_SIZE, RENEWAL_TIME, REBINDING_TIME = 55, 56, 57, 58, 59
@@ -73,7 +73,7 @@ def decode(data: bytes) -> Message:
         raise Malformed("no DHCP message")
     fixed = _FIXED.unpack_from(data)
     op, hardware, length, _hops, transaction, seconds, flags, client, your, _next, _relay, mac, server_name, file = fixed
-    if op not in (REQUEST, REPLY) or hardware != _ETHERNET or length != _MAC_LENGTH:
+    if op not in (BOOT_REQUEST, BOOT_REPLY) or hardware != _ETHERNET or length != _MAC_LENGTH:
         raise Malformed("not for Ethernet")
     options: dict[int, bytes] = {}
     _collect(data[_FIXED.size + len(_COOKIE) :], options)

@@ -7,9 +7,9 @@ import json
 import os
 import socket
 
-from cni_plugins.ipam import conf
-from cni_plugins.ipam.conf import NotReady
 from cni_plugins.ipam.dhcp import options
+from cni_plugins.options import ipam_options
+from cni_plugins.options.ipam_options import NotReady
 from runtime_core.errors import BY_NAME, FailedPrecondition, TrivetError, Unavailable
 
 TYPE_CHECKING = False
@@ -25,7 +25,7 @@ _MOST_ANSWER = 1024 * 1024
 
 
 class NoDaemon(Unavailable):
-    """Nobody listens: it may come."""
+    """No DHCP daemon listens; one may be started later."""
 
 
 def add(request: Request) -> dict[str, Any]:
@@ -83,13 +83,13 @@ def _ipam(request: Request) -> dict[str, Any]:
     """Checked as the daemon will check it, so that STATUS says so before."""
     ipam = request.section("ipam")
     options.priority(ipam)
-    options.to_send(ipam, request.args)
+    options.message_options(ipam, request.args)
     return ipam
 
 
 def _ask(request: Request, verb: str, seconds: float, **more: Any) -> dict[str, Any]:
     """The daemon's answer, or its error; NoDaemon where none listens."""
-    path = conf.text(request.section("ipam"), "daemonSocketPath") or _DEFAULT_SOCKET
+    path = ipam_options.string_option(request.section("ipam"), "daemonSocketPath") or _DEFAULT_SOCKET
     line = json.dumps({
         "verb": verb, "network": request.network, "container_id": request.container_id, "interface": request.interface,
         # The daemon's working directory is another.
@@ -106,13 +106,13 @@ def _ask(request: Request, verb: str, seconds: float, **more: Any) -> dict[str, 
             ) from error
         try:
             sock.sendall(line.encode() + b"\n")
-            answer = _received(sock)
+            answer = _receive(sock)
         except OSError as error:
             raise Unavailable(f"DHCP daemon on {path}: {error}") from error
     return _result(answer, path)
 
 
-def _received(sock: socket.socket) -> bytes:
+def _receive(sock: socket.socket) -> bytes:
     received = bytearray()
     while chunk := sock.recv(65536):
         received += chunk

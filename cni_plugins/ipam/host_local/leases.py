@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from cni_plugins.ipam.host_local.key import text_of
+from cni_plugins.ipam.host_local.address_key import key_to_text
 from cni_plugins.ipam.host_local.store import DEFAULT_DIRECTORY, LeaseStore
 from runtime_core.errors import from_oserror
 
@@ -37,4 +37,4 @@ def networks(data_dir: str) -> list[str]:
 def of_network(data_dir: str, network: str) -> list[Lease]:
     """By address. DataLoss where they cannot be read."""
     with LeaseStore(data_dir, network) as store:
-        return [Lease(network, text_of(address), owner, interface) for address, owner, interface in store.leases()]
+        return [Lease(network, key_to_text(address), owner, interface) for address, owner, interface in store.leases()]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import ipaddress
 import os
 
-from cni_plugins.ipam import conf
-from cni_plugins.ipam.host_local.allocator import range_sets
-from cni_plugins.ipam.host_local.key import key_of, text_of
+from cni_plugins.ipam.host_local.address_key import address_to_key, key_to_text
+from cni_plugins.ipam.host_local.ranges import range_sets
+from cni_plugins.options import ipam_options
 from runtime_core.errors import InvalidArgument, from_oserror
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cni_plugins.ipam.host_local.allocator import Range
+    from cni_plugins.ipam.host_local.ranges import Range
     from runtime_core.cni.request import Request
 
 _MOST_RESOLV_CONF = 64 * 1024
@@ -27,24 +27,24 @@ class Options:
 
     def __init__(self, request: Request) -> None:
         ipam = request.section("ipam")
-        conf.check_args(request, ("IP",))
+        ipam_options.check_args(request, ("IP",))
         self.data_directory = data_directory(request)
         self.groups: list[list[Range]] = range_sets(ipam, request.section("runtimeConfig").get("ipRanges"))
-        self.gateways = {one.gateway for group in self.groups for one in group}
-        self.routes = conf.routes(ipam)
-        self.dns = _resolv_conf(conf.text(ipam, "resolvConf"))
+        self.gateways = {address_range.gateway for group in self.groups for address_range in group}
+        self.routes = ipam_options.parse_routes(ipam)
+        self.dns = _resolv_conf(ipam_options.string_option(ipam, "resolvConf"))
         self.wanted = self._wanted(request)
-        conf.check_families(request, [group[0].network.version for group in self.groups], "ipam.ranges")
+        ipam_options.check_families(request, [group[0].network.version for group in self.groups], "ipam.ranges")
 
     def _wanted(self, request: Request) -> list[bytes]:
         found: list[bytes] = []
-        for field, texts in conf.requested(request):
+        for field, texts in ipam_options.requested_addresses(request):
             for text in texts:
-                key = key_of(ipaddress.ip_address(conf.interface_address(text, field).ip))
-                if not any(key in one for group in self.groups for one in group):
-                    raise InvalidArgument(f"{field}: {text_of(key)} is in no range of network {request.network}")
+                key = address_to_key(ipaddress.ip_address(ipam_options.parse_interface_address(text, field).ip))
+                if not any(key in address_range for group in self.groups for address_range in group):
+                    raise InvalidArgument(f"{field}: {key_to_text(key)} is in no range of network {request.network}")
                 if key in self.gateways:
-                    raise InvalidArgument(f"{field}: {text_of(key)} is a gateway")
+                    raise InvalidArgument(f"{field}: {key_to_text(key)} is a gateway")
                 if key not in found:
                     found.append(key)
         return found
@@ -52,7 +52,7 @@ class Options:
 
 def data_directory(request: Request) -> str:
     """What DEL and GC need, too: no more of the configuration is read there."""
-    return conf.text(request.section("ipam"), "dataDir")
+    return ipam_options.string_option(request.section("ipam"), "dataDir")
 
 
 def _resolv_conf(path: str) -> dict[str, Any]:

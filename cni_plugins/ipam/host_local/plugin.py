@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 
-from cni_plugins.ipam.conf import NotReady
-from cni_plugins.ipam.host_local.allocator import spans
-from cni_plugins.ipam.host_local.key import key_of, text_of
+from cni_plugins.ipam.host_local.address_key import address_to_key, key_to_text
 from cni_plugins.ipam.host_local.options import Options, data_directory
+from cni_plugins.ipam.host_local.ranges import search_order
 from cni_plugins.ipam.host_local.store import LeaseStore
+from cni_plugins.options.ipam_options import NotReady
 from runtime_core.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cni_plugins.ipam.host_local.allocator import Range
+    from cni_plugins.ipam.host_local.ranges import Range
     from runtime_core.cni.request import Request
 
 
@@ -29,16 +29,18 @@ def add(request: Request) -> dict[str, Any]:
     ips = []
     with LeaseStore(options.data_directory, request.network) as store:
         store.check()
-        _refuse_second(store, options, request)
+        _check_not_allocated(store, options, request)
         wanted = list(options.wanted)
         for number in range(len(options.groups)):
-            one, address = _choose(store, request, options, number, wanted)
+            address_range, address = _choose(store, request, options, number, wanted)
             if not store.insert(address, request.container_id, request.interface):
-                raise AlreadyExists(f"ips: {text_of(address)} is taken")
-            store.set_given_last(number, address)
-            ips.append({"address": f"{text_of(address)}/{one.network.prefixlen}", "gateway": one.gateway_text})
+                raise AlreadyExists(f"ips: {key_to_text(address)} is taken")
+            store.set_last_allocated(number, address)
+            ips.append(
+                {"address": f"{key_to_text(address)}/{address_range.network.prefixlen}", "gateway": address_range.gateway_text}
+            )
         if wanted:
-            raise InvalidArgument(f"ips: {', '.join(map(text_of, wanted))}: each range set gives one address only")
+            raise InvalidArgument(f"ips: {', '.join(map(key_to_text, wanted))}: each range set gives one address only")
     return {"ips": ips, "routes": options.routes, "dns": options.dns}
 
 
@@ -64,8 +66,8 @@ def check(request: Request) -> None:
         owned = store.owned(request.container_id, request.interface)
     listed = [ip["address"].partition("/")[0] for ip in (request.previous or {}).get("ips") or []]
     for text in listed:
-        key = key_of(ipaddress.ip_address(text))
-        if key not in owned and any(key in one for group in options.groups for one in group):
+        key = address_to_key(ipaddress.ip_address(text))
+        if key not in owned and any(key in address_range for range_set in options.groups for address_range in range_set):
             raise NotFound(f"{text} is not reserved for container {request.container_id}")
     if not owned:
         raise NotFound(f"no address is reserved for {request.interface} of container {request.container_id}")
@@ -96,44 +98,46 @@ def status(request: Request) -> None:
         return
     with store:
         store.check()
-        for number, group in enumerate(options.groups):
-            if _free(store, options, number, group) is None:
-                raise NotReady(_exhausted(request, group))
+        for number, range_set in enumerate(options.groups):
+            if _free(store, options, number, range_set) is None:
+                raise NotReady(_exhausted(request, range_set))
 
 
-def _refuse_second(store: LeaseStore, options: Options, request: Request) -> None:
+def _check_not_allocated(store: LeaseStore, options: Options, request: Request) -> None:
     for address in store.owned(request.container_id, request.interface):
-        if any(address in one for group in options.groups for one in group):
+        if any(address in address_range for range_set in options.groups for address_range in range_set):
             raise AlreadyExists(
-                f"{request.interface} of container {request.container_id} has {text_of(address)} already; DEL releases it"
+                f"{request.interface} of container {request.container_id} has {key_to_text(address)} already; DEL releases it"
             )
 
 
 def _choose(store: LeaseStore, request: Request, options: Options, number: int, wanted: list[bytes]) -> tuple[Range, bytes]:
     """The wanted address of this set, taken out of `wanted`, or the next free one."""
-    group = options.groups[number]
+    range_set = options.groups[number]
     for address in wanted:
-        for one in group:
-            if address in one:
+        for address_range in range_set:
+            if address in address_range:
                 wanted.remove(address)
-                return one, address
-    free = _free(store, options, number, group)
+                return address_range, address
+    free = _free(store, options, number, range_set)
     if free is None:
-        raise ResourceExhausted(_exhausted(request, group))
+        raise ResourceExhausted(_exhausted(request, range_set))
     return free
 
 
-def _free(store: LeaseStore, options: Options, number: int, group: list[Range]) -> tuple[Range, bytes] | None:
-    for one, first, last in spans(group, store.given_last(number)):
+def _free(store: LeaseStore, options: Options, number: int, range_set: list[Range]) -> tuple[Range, bytes] | None:
+    for address_range, first, last in search_order(range_set, store.last_allocated(number)):
         address = store.first_free(first, last, options.gateways)
         if address is not None:
-            return one, address
+            return address_range, address
     return None
 
 
-def _exhausted(request: Request, group: list[Range]) -> str:
+def _exhausted(request: Request, range_set: list[Range]) -> str:
     """The set by its place in the configuration, with all that it had to give."""
-    spans_of_all = ", ".join(f"{text_of(one.first)} to {text_of(one.last)}" for one in group)
-    networks = ", ".join(str(one.network) for one in group)
-    place = group[0].field.rpartition("[")[0] or "ipam.ranges[0]"  # the old form has one
+    spans_of_all = ", ".join(
+        f"{key_to_text(address_range.first)} to {key_to_text(address_range.last)}" for address_range in range_set
+    )
+    networks = ", ".join(str(address_range.network) for address_range in range_set)
+    place = range_set[0].field.rpartition("[")[0] or "ipam.ranges[0]"  # the old form has one
     return f"{place}: no address of {networks} is free in network {request.network}: all from {spans_of_all} are taken"

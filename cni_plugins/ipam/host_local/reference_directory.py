@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import os
 
-from cni_plugins.ipam.host_local.key import key_of
+from cni_plugins.ipam.host_local.address_key import address_to_key
 from runtime_core.errors import from_oserror
 from runtime_core.kernel.decimal_number import parse_decimal
 
@@ -27,11 +27,11 @@ _MOST = 1024
 class Reservations:
     """What stood in the directory, as rows, with the files that may go once the rows are kept."""
 
-    __slots__ = ("files", "given_last", "leases")
+    __slots__ = ("files", "last_allocated", "leases")
 
     def __init__(self) -> None:
         self.leases: list[tuple[bytes, str, str]] = []
-        self.given_last: list[tuple[int, bytes]] = []
+        self.last_allocated: list[tuple[int, bytes]] = []
         self.files: list[str] = []
 
 
@@ -69,7 +69,7 @@ def _read_one(directory: str, name: str, found: Reservations) -> None:
     if range_set is not None:
         last = _key(text.strip())
         if last is not None:
-            found.given_last.append((range_set, last))
+            found.last_allocated.append((range_set, last))
     elif address is not None and text.strip():
         container_id, _, interface = text.partition("\n")
         found.leases.append((address, container_id.strip(), interface.strip()))
@@ -77,6 +77,6 @@ def _read_one(directory: str, name: str, found: Reservations) -> None:
 
 def _key(text: str) -> bytes | None:
     try:
-        return key_of(ipaddress.ip_address(text))
+        return address_to_key(ipaddress.ip_address(text))
     except ValueError:
         return None

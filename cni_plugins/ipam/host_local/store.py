@@ -16,7 +16,7 @@ import os
 import sqlite3
 
 from cni_plugins.ipam.host_local import reference_directory
-from cni_plugins.ipam.host_local.key import KEY_BYTES, following, preceding
+from cni_plugins.ipam.host_local.address_key import KEY_BYTES, next_key, previous_key
 from runtime_core.errors import DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable, from_oserror
 from runtime_core.kernel import failpoint
 
@@ -57,10 +57,11 @@ class LeaseStore:
         self._path = f"{self._directory}/{_FILE}"
 
     def exists(self) -> bool:
+        """Whether the network has a directory: without one there are no leases."""
         return os.path.isdir(self._directory)
 
     def __enter__(self) -> LeaseStore:
-        self._lock = _locked(self._directory)
+        self._lock = _lock_directory(self._directory)
         failpoint.hit("ipam.locked")
         try:
             self._connection = self._open()
@@ -76,9 +77,9 @@ class LeaseStore:
                 self._connection.execute("COMMIT")
                 failpoint.hit("ipam.committed")
             elif isinstance(error, sqlite3.Error):
-                raise _told(error, self._path) from error
+                raise _to_trivet_error(error, self._path) from error
         except sqlite3.Error as refusal:
-            raise _told(refusal, self._path) from refusal
+            raise _to_trivet_error(refusal, self._path) from refusal
         finally:
             self._connection.close()  # rolls back what is not committed
             self._unlock()
@@ -93,10 +94,10 @@ class LeaseStore:
         """The first free address from `first` to `last` that is not one of `kept`."""
         while first <= last:
             run = self._run_at_or_before(first)
-            candidate = following(run[1]) if run and run[1] >= first else first
+            candidate = next_key(run[1]) if run and run[1] >= first else first
             if candidate > last or candidate not in kept:
                 return candidate if candidate <= last else None
-            first = following(candidate)
+            first = next_key(candidate)
         return None
 
     def insert(self, address: bytes, container_id: str, interface: str) -> bool:
@@ -106,12 +107,12 @@ class LeaseStore:
             return False
         self._connection.execute("INSERT INTO leases VALUES (?, ?, ?)", (address, container_id, interface))
         first = last = address
-        if run and following(run[1]) == address:
+        if run and next_key(run[1]) == address:
             first = run[0]
-        behind = self._connection.execute("SELECT last FROM runs WHERE first = ?", (following(address),)).fetchone()
+        behind = self._connection.execute("SELECT last FROM runs WHERE first = ?", (next_key(address),)).fetchone()
         if behind:
             last = behind[0]
-            self._connection.execute("DELETE FROM runs WHERE first = ?", (following(address),))
+            self._connection.execute("DELETE FROM runs WHERE first = ?", (next_key(address),))
         self._connection.execute("INSERT OR REPLACE INTO runs VALUES (?, ?)", (first, last))
         return True
 
@@ -123,9 +124,9 @@ class LeaseStore:
         self._connection.execute("DELETE FROM leases WHERE address = ?", (address,))
         self._connection.execute("DELETE FROM runs WHERE first = ?", (run[0],))
         if run[0] < address:
-            self._connection.execute("INSERT INTO runs VALUES (?, ?)", (run[0], preceding(address)))
+            self._connection.execute("INSERT INTO runs VALUES (?, ?)", (run[0], previous_key(address)))
         if address < run[1]:
-            self._connection.execute("INSERT INTO runs VALUES (?, ?)", (following(address), run[1]))
+            self._connection.execute("INSERT INTO runs VALUES (?, ?)", (next_key(address), run[1]))
 
     def owned(self, container_id: str, interface: str) -> list[bytes]:
         """Addresses; where there are none, those that a very old plugin wrote down without an interface."""
@@ -137,11 +138,11 @@ class LeaseStore:
         rows = self._connection.execute("SELECT address, container_id, interface FROM leases ORDER BY address")
         return [(self._key(address), str(container_id), str(interface)) for address, container_id, interface in rows]
 
-    def given_last(self, range_set: int) -> bytes:
+    def last_allocated(self, range_set: int) -> bytes:
         row = self._connection.execute("SELECT address FROM given_last WHERE range_set = ?", (range_set,)).fetchone()
         return self._key(row[0]) if row else b""
 
-    def set_given_last(self, range_set: int, address: bytes) -> None:
+    def set_last_allocated(self, range_set: int, address: bytes) -> None:
         self._connection.execute("INSERT OR REPLACE INTO given_last VALUES (?, ?)", (range_set, address))
 
     def _run_at_or_before(self, address: bytes) -> tuple[bytes, bytes] | None:
@@ -167,11 +168,11 @@ class LeaseStore:
             connection.execute("BEGIN IMMEDIATE")
             self._ensure_schema(connection)
             self._connection = connection
-            self._take_over()
+            self._import_reservations()
         except BaseException as error:
             connection.close()
             if isinstance(error, sqlite3.Error):
-                raise _told(error, self._path) from error
+                raise _to_trivet_error(error, self._path) from error
             raise
         return connection
 
@@ -183,13 +184,13 @@ class LeaseStore:
         elif version != _VERSION:
             raise FailedPrecondition(f"{self._path} has schema version {version}, this program knows {_VERSION}")
 
-    def _take_over(self) -> None:
+    def _import_reservations(self) -> None:
         """Reservations of the reference plugin become ours: first kept for good, only then removed as files."""
         found = reference_directory.read(self._directory, ignore=(_FILE, f"{_FILE}-journal", "lock"))
         if not found.files:
             return
         self._connection.executemany("INSERT OR IGNORE INTO leases VALUES (?, ?, ?)", found.leases)
-        self._connection.executemany("INSERT OR REPLACE INTO given_last VALUES (?, ?)", found.given_last)
+        self._connection.executemany("INSERT OR REPLACE INTO given_last VALUES (?, ?)", found.last_allocated)
         self._rebuild_runs(address for (address,) in self._connection.execute("SELECT address FROM leases ORDER BY address"))
         self._connection.execute("COMMIT")
         failpoint.hit("ipam.taken-over")
@@ -200,7 +201,7 @@ class LeaseStore:
     def _rebuild_runs(self, addresses: Iterable[bytes]) -> None:
         runs: list[list[bytes]] = []
         for address in addresses:
-            if runs and following(runs[-1][1]) == address:
+            if runs and next_key(runs[-1][1]) == address:
                 runs[-1][1] = address
             else:
                 runs.append([address, address])
@@ -219,7 +220,7 @@ def directory_of(data_directory: str, network: str) -> str:
     return f"{data_directory or DEFAULT_DIRECTORY}/{network}"
 
 
-def _locked(directory: str) -> int:
+def _lock_directory(directory: str) -> int:
     try:
         os.makedirs(directory, 0o755, exist_ok=True)
         lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -233,7 +234,7 @@ def _locked(directory: str) -> int:
     return lock
 
 
-def _told(error: sqlite3.Error, path: str) -> TrivetError:
+def _to_trivet_error(error: sqlite3.Error, path: str) -> TrivetError:
     code = getattr(error, "sqlite_errorcode", _NO_TEXT) & 0xFF
     if code in _DAMAGES:
         return _damaged(path, str(error))

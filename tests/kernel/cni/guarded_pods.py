@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni import main_node
 from tests.kernel.cni.main_node import Node, run, uplink
 
@@ -23,7 +23,7 @@ class Guarded:
 
     def __init__(self, node: Node, backend: str | None) -> None:
         if backend == "iptables":
-            need("iptables", "iptables")
+            require_program("iptables", "iptables")
         self.node = node
         self.backend: str | None = backend
         self.outside = node.pod("outside")

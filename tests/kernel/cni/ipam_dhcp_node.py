@@ -79,14 +79,14 @@ class Node:
     def add(self, ipam: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         """ADD, and what the plugin that delegates to us does then."""
         found = plugin.add(self.request(ipam, **more))
-        with namespaces.inside(str(self.pod)) as links:
+        with namespaces.in_pinned_namespace(str(self.pod)) as links:
             link = links.find("eth0")
             assert link is not None
             links.configure(link.index, [found["ips"][0]["address"]], [])
         return found
 
     def is_up(self) -> bool:
-        with namespaces.inside(str(self.pod)) as links:
+        with namespaces.in_pinned_namespace(str(self.pod)) as links:
             link = links.find("eth0")
             assert link is not None
             return link.is_up

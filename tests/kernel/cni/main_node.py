@@ -24,7 +24,7 @@ from runtime_core.network.links import Links
 from runtime_core.network.namespace import open_namespace
 from runtime_core.registry import installed
 from runtime_core.testing import namespaces
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 
 SUBNETS = ("10.77.0.0/24", "fd77::/64")
 _SECONDS = 5
@@ -85,7 +85,7 @@ def on(place: Path | str | None) -> Iterator[Links]:
         with netlink.Socket() as sock:
             yield Links(sock)
     else:
-        with namespaces.inside(str(place)) as links:
+        with namespaces.in_pinned_namespace(str(place)) as links:
             yield links
 
 
@@ -151,7 +151,7 @@ def unsettled(place: Path | None, name: str) -> tuple[list[str], list[str]]:
     with on(place) as links:
         link = links.find(name)
         assert link is not None
-        return links.unsettled(link.index)
+        return links.tentative_addresses(link.index)
 
 
 def answers(place: Path | None, name: str, address: str) -> bool:
@@ -164,7 +164,7 @@ def answers(place: Path | None, name: str, address: str) -> bool:
 
 def run(*command: str, place: Path | None = None) -> str:
     """What iproute2 or nftables say, in a namespace."""
-    need(command[0], {"ip": "iproute2", "bridge": "iproute2", "nft": "nftables"}.get(command[0], command[0]))
+    require_program(command[0], {"ip": "iproute2", "bridge": "iproute2", "nft": "nftables"}.get(command[0], command[0]))
     with on(place):
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni import main_node
 from tests.kernel.cni.main_node import Node, uplink
 from tests.kernel.cni.port_traffic import talk
@@ -28,7 +28,7 @@ class Mapped:
 
     def __init__(self, node: Node, backend: str) -> None:
         if backend == "iptables":
-            need("iptables", "iptables")
+            require_program("iptables", "iptables")
         self.node, self.backend = node, backend
         self.outside, self.pod = node.pod("outside"), node.pod("pod")
         uplink(self.outside)

@@ -32,7 +32,7 @@ class Pod:
         namespace = open_namespace(str(self.path))
         with netlink.Socket() as sock:
             links = Links(sock)
-            port = links.make(self.port, veth_message(self.port, "eth0", namespace=namespace))
+            port = links.create(self.port, veth_message(self.port, "eth0", namespace=namespace))
             links.configure(port.index, _with_length(HOST), [])
         with self.inside() as links:
             far = links.find("eth0")
@@ -53,7 +53,7 @@ class Pod:
         )  # fmt: skip
 
     def inside(self) -> Any:
-        return namespaces.inside(str(self.path))
+        return namespaces.in_pinned_namespace(str(self.path))
 
     def far(self) -> Link:
         with self.inside() as links:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni.main_node import on
 
 _SECONDS = 20.0
@@ -63,7 +63,7 @@ def filters() -> str:
     """What stands in all packet filters of the node, without the names of empty built-in chains."""
     lines = []
     for program, package in (("nft", "nftables"), ("iptables-save", "iptables"), ("ip6tables-save", "iptables")):
-        command = [need(program, package), *(["list", "ruleset"] if program == "nft" else [])]
+        command = [require_program(program, package), *(["list", "ruleset"] if program == "nft" else [])]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         lines += re.sub(r"packets \d+ bytes \d+", "", said).splitlines()
     return "\n".join(line for line in lines if "trivet" in line.lower() or "dnat" in line.lower() or "masquerade" in line.lower())

@@ -10,9 +10,9 @@ import pytest
 
 from cni_plugins.ipam.host_local.leases import list_leases
 from tests.kernel.cni import main_node
-from tests.kernel.cni.answers import Answers
 from tests.kernel.cni.main_node import Node, add_pair, names, run
 from tests.kernel.cni.port_traffic import rules
+from tests.kernel.cni.results import Answers
 
 _SUBNET = "10.77.0.0/24"
 

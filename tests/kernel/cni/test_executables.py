@@ -19,7 +19,7 @@ from plugins.packet_filters.nftables import NftablesFilter
 from runtime_core.kernel import netlink
 from runtime_core.network.links import Links
 from runtime_core.testing import namespaces
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 
 _ROOT = Path(__file__).parents[3]
 
@@ -178,7 +178,7 @@ def test_check_sees_what_is_broken(node: Node, break_: list[str], message: str) 
     """And DEL takes down what is left of it; GC mends rules whose owner is still known."""
     for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux")):
         if program in (*break_, "nsenter"):
-            need(program, package)
+            require_program(program, package)
     config = node.attach()
     assert node.call("CHECK", config) == (0, {})
     command = [word.format(ipam=node.directory / "ipam") for word in break_]

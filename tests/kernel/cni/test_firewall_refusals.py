@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runtime_core.errors import FailedPrecondition
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni import guarded_pods
 from tests.kernel.cni.guarded_pods import OUTSIDE, Guarded
 from tests.kernel.cni.main_node import run
@@ -213,7 +213,7 @@ def _tables() -> str:
     """What both kinds of iptables have, without an empty table of the node's own kind."""
     programs = ("iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save")
     said = [
-        subprocess.run([need(one, "iptables"), "-t", "filter"], check=True, capture_output=True, text=True).stdout
+        subprocess.run([require_program(one, "iptables"), "-t", "filter"], check=True, capture_output=True, text=True).stdout
         for one in programs
     ]
     return "\n".join(line for one in said for line in one.splitlines() if line.startswith("-A"))

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from cni_plugins.ipam.conf import NotReady
 from cni_plugins.ipam.dhcp import plugin
+from cni_plugins.options.ipam_options import NotReady
 from runtime_core.cni.invoke import Plugins
 from runtime_core.errors import FailedPrecondition, NotFound
 from runtime_core.kernel import netlink
 from runtime_core.network.links import Links
 from runtime_core.testing import namespaces
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni.ipam_dhcp_node import DAEMON, ROOT, Node
 from tests.support.dhcp_server import ACK, DISCOVER, NAK, RELEASE, REQUEST, DhcpServer
 
@@ -259,7 +259,7 @@ def test_a_socket_that_the_init_system_passes(node: Node) -> None:
 
 def test_a_server_that_is_not_ours(node: Node) -> None:
     """udhcpd of busybox gives a lease, renews it, and has it back."""
-    busybox = need("busybox", "busybox-static")
+    busybox = require_program("busybox", "busybox-static")
     node.server.close()
     leases, conf = node.directory / "udhcpd.leases", node.directory / "udhcpd.conf"
     leases.touch()
@@ -303,7 +303,7 @@ def test_a_bridge_with_addresses_by_dhcp(node: Node) -> None:
         request.config["prevResult"] = result
         plugins.call("bridge", "CHECK", request)
         with socket.create_server(("10.8.0.1", 0)) as listener:
-            with namespaces.inside(str(pod)):
+            with namespaces.in_pinned_namespace(str(pod)):
                 client = socket.create_connection(listener.getsockname(), timeout=20)
             with client, listener.accept()[0] as accepted:
                 assert accepted.getpeername()[0] == "10.8.0.10"

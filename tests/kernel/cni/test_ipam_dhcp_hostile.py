@@ -164,6 +164,6 @@ def test_a_configuration_without_a_version(node: Node, monkeypatch: pytest.Monke
     }.items():
         monkeypatch.setenv(f"CNI_{key}", value)
     config = {"name": "net", "ipam": {"type": "dhcp", "daemonSocketPath": str(node.socket)}}
-    status, output = skel.answer("dhcp", {"dhcp": "cni_plugins.ipam.dhcp.plugin"}, "", json.dumps(config).encode(), [])
+    status, output = skel.serve_call("dhcp", {"dhcp": "cni_plugins.ipam.dhcp.plugin"}, "", json.dumps(config).encode(), [])
     route = {"dst": "0.0.0.0/0", "gw": "10.9.0.1"}
     assert (status, json.loads(output)["ip4"]) == (0, {"ip": "10.9.0.10/24", "gateway": "10.9.0.1", "routes": [route]})

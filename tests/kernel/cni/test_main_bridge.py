@@ -13,7 +13,7 @@ import pytest
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.network import bridge_vlans
 from runtime_core.network.links import Link
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni import main_node
 from tests.kernel.cni.main_node import (
     Node,
@@ -97,7 +97,7 @@ def test_is_default_gateway(node: Node) -> None:
 def test_ip_masq(node: Node, backend: str | None) -> None:
     """What leaves comes from the node, what stays does not; CHECK sees the rule gone, DEL and GC take it away."""
     if backend == "iptables":
-        need("iptables", "iptables")
+        require_program("iptables", "iptables")
     outside = node.pod("outside")
     uplink(outside)
     more = {"ipMasqBackend": backend} if backend else {}
@@ -233,7 +233,7 @@ def test_enabledad(node: Node) -> None:
     assert sysctl(first, "ipv6/conf/eth0/accept_dad") == "1"
     with on(first) as links:
         link = links.find("eth0")
-        assert link is not None and links.unsettled(link.index) == ([], [])
+        assert link is not None and links.tentative_addresses(link.index) == ([], [])
         links.configure(link.index, ["fd77::3/64"], [])  # the next one that IPAM gives
     before = names(), names(second)
     with pytest.raises(AlreadyExists, match="fd77::3/64"):

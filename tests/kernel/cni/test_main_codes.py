@@ -32,7 +32,7 @@ def _answer(monkeypatch: pytest.MonkeyPatch, verb: str, config: dict[str, Any], 
     for key, value in variables.items():
         monkeypatch.setenv(f"CNI_{key}", value)
     modules = {driver.name: driver.entry for driver in installed("cni")}
-    status, output = skel.answer(config["type"], modules, "", json.dumps(config).encode(), [])
+    status, output = skel.serve_call(config["type"], modules, "", json.dumps(config).encode(), [])
     assert (status == 0) == (b'"code"' not in output)
     return json.loads(output or b"{}")
 

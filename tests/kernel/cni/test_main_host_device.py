@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cni_plugins.main import host_devices
+from cni_plugins.links import host_devices
 from runtime_core.errors import AlreadyExists, InvalidArgument, NotFound
 from runtime_core.network.link_messages import rename_message
 from runtime_core.network.links import Link

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cni_plugins.main import labelled_tap
+from cni_plugins.links import labelled_tap
 from e2e.wait import wait_for
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.network.carrier import has_carrier

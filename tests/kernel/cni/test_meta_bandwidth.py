@@ -16,7 +16,7 @@ from runtime_core.network import traffic
 from runtime_core.network.link_messages import alias_message, link_message
 from runtime_core.network.links import Links
 from runtime_core.testing import namespaces
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni.meta_pod import HOST, POD, Pod, connected_pod, link_of_node, links_of_node, seconds_to_send
 
 #: bytes a second, and what may come at once
@@ -134,7 +134,7 @@ def test_a_burst_larger_than_the_kernel_keeps_still_checks_out(pod: Pod) -> None
 )
 def test_check_sees_what_changed(pod: Pod, command: str, error: type[TrivetError], message: str) -> None:
     """And DEL takes down what is left."""
-    need(command.split()[0], "iproute2")
+    require_program(command.split()[0], "iproute2")
     result = bandwidth.add(pod.request(pod.previous(), **_LIMITS))
     subprocess.run(command.format(ifb=bandwidth.device_name(pod.request())).split(), check=True)
     with pytest.raises(error, match=message):
@@ -147,7 +147,7 @@ def test_check_sees_what_changed(pod: Pod, command: str, error: type[TrivetError
     "command", ["tc filter del dev {ifb} parent 1: pref 16", "tc class change dev {ifb} parent 1: classid 1:30 htb rate 9mbit"]
 )
 def test_check_sees_that_classes_changed(pod: Pod, command: str) -> None:
-    need("tc", "iproute2")
+    require_program("tc", "iproute2")
     config = {**_LIMITS, "unshapedSubnets": ["10.9.0.0/24", "fd09::/64"]}
     result = bandwidth.add(pod.request(pod.previous(), **config))
     subprocess.run(command.format(ifb=bandwidth.device_name(pod.request())).split(), check=True)
@@ -179,8 +179,8 @@ def test_gc_removes_the_devices_of_nobody(pod: Pod) -> None:
         links = Links(sock)
         for request, name in ((stale, "bwpstale"), (foreign, "bwpforeign")):
             alias = bandwidth._alias(request.network, request.container_id, request.interface)
-            links.make(name, link_message("ifb", name, []), alias_message(alias, name=name))
-        links.make("ifbmine", link_message("ifb", "ifbmine", []))
+            links.create(name, link_message("ifb", name, []), alias_message(alias, name=name))
+        links.create("ifbmine", link_message("ifb", "ifbmine", []))
     ours = bandwidth.device_name(pod.request())
     bandwidth.gc(pod.request())
     assert links_of_node() == sorted([ours, "bwpforeign", "bwpstale", "ifbmine", "vethpod"])
@@ -207,7 +207,7 @@ def test_gc_knows_names_too_long_for_an_alias(pod: Pod) -> None:
 )
 def test_another_programs_qdisc_is_not_touched(pod: Pod, command: str) -> None:
     """ADD is refused, and leaves neither device nor qdisc of its own."""
-    need("tc", "iproute2")
+    require_program("tc", "iproute2")
     subprocess.run(command.split(), check=True)
     before = _qdiscs()
     with pytest.raises(FailedPrecondition, match=r"^prevResult\.interfaces: vethpod has the qdisc (clsact|tbf) already"):
@@ -218,7 +218,7 @@ def test_another_programs_qdisc_is_not_touched(pod: Pod, command: str) -> None:
 def test_what_a_killed_add_left_is_replaced(pod: Pod) -> None:
     name = bandwidth.device_name(pod.request())
     with netlink.Socket() as sock:
-        Links(sock).make(name, link_message("ifb", name, []))
+        Links(sock).create(name, link_message("ifb", name, []))
     bandwidth.check(pod.request(bandwidth.add(pod.request(pod.previous(), **_LIMITS)), **_LIMITS))
 
 
@@ -242,7 +242,7 @@ def test_an_interface_that_is_no_veth(tmp_path: Path) -> None:
         pod = Pod(tmp_path)
         previous: dict[str, Any] = {"interfaces": [], "ips": [], "routes": [], "dns": {}}
         with pod.inside() as links:
-            links.make("eth0", link_message("ifb", "eth0", []))
+            links.create("eth0", link_message("ifb", "eth0", []))
         with pytest.raises(FailedPrecondition, match="eth0 of the container is a ifb, not a veth"):
             bandwidth.add(pod.request(previous, **_LIMITS))
         request = pod.request(previous, **_LIMITS)

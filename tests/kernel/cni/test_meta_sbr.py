@@ -18,7 +18,7 @@ from runtime_core.network import rules
 from runtime_core.network.link_messages import veth_message
 from runtime_core.network.links import Links
 from runtime_core.network.namespace import open_namespace
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni.meta_pod import HOST, POD, Pod, connected_pod, seconds_to_send
 
 
@@ -46,8 +46,8 @@ def _routes(pod: Pod, interface: str = "eth0") -> set[tuple[int, str, str]]:
 
 
 def _inside(pod: Pod, *commands: str) -> None:
-    need("nsenter", "util-linux")
-    need("ip", "iproute2")
+    require_program("nsenter", "util-linux")
+    require_program("ip", "iproute2")
     for command in commands:
         subprocess.run(["nsenter", f"--net={pod.path}", *command.split()], check=True)
 
@@ -91,7 +91,7 @@ def test_two_interfaces_answer_each_by_itself(pod: Pod) -> None:
     namespace = open_namespace(str(pod.path))
     with netlink.Socket() as sock:
         links = Links(sock)
-        port = links.make("vethtwo", veth_message("vethtwo", "net1", namespace=namespace))
+        port = links.create("vethtwo", veth_message("vethtwo", "net1", namespace=namespace))
         links.configure(port.index, ["10.8.0.1/24", "198.51.100.1/32"], [])
     with pod.inside() as links:
         far = links.find("net1")
@@ -107,7 +107,7 @@ def test_two_interfaces_answer_each_by_itself(pod: Pod) -> None:
     with pod.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         assert _way(sender, "10.8.0.2", "198.51.100.1") == "10.8.0.2"
     with pod.inside():
-        need("ip", "iproute2")
+        require_program("ip", "iproute2")
         by_source = subprocess.run(
             ["ip", "route", "get", "198.51.100.1", "from", "10.8.0.2"], capture_output=True, text=True, check=True
         )
@@ -283,7 +283,7 @@ def test_interfaces_that_come_at_once_get_tables_of_their_own(pod: Pod) -> None:
     requests = []
     with netlink.Socket() as sock:
         for number in range(8):
-            Links(sock).make(f"port{number}", veth_message(f"port{number}", f"net{number}", namespace=namespace))
+            Links(sock).create(f"port{number}", veth_message(f"port{number}", f"net{number}", namespace=namespace))
     with pod.inside() as links:
         for number in range(8):
             far = links.find(f"net{number}")

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from cni_plugins.meta import link_settings, tuning
+from cni_plugins.chained import link_settings
+from cni_plugins.meta import tuning
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, TrivetError
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni.meta_pod import POD, Pod, connected_pod, seconds_to_send
 
 _MAC = "02:00:00:00:00:07"
@@ -33,7 +34,7 @@ def _settings(pod: Pod) -> dict[str, Any]:
     with pod.inside() as links:
         link = links.find("eth0")
         assert link is not None
-        return link_settings.read(links, link)
+        return link_settings.read_settings(links, link)
 
 
 def _sysctl(pod: Pod, path: str) -> str:
@@ -79,7 +80,7 @@ def test_all_settings_and_the_result(pod: Pod) -> None:
 
 
 def test_allmulti_can_be_taken_away(pod: Pod) -> None:
-    need("nsenter", "util-linux")
+    require_program("nsenter", "util-linux")
     subprocess.run(["nsenter", f"--net={pod.path}", "ip", "link", "set", "eth0", "allmulticast", "on"], check=True)
     result = tuning.add(pod.request(pod.previous(), allmulti=False, **_data(pod)))
     assert _settings(pod)["allmulti"] is False
@@ -143,8 +144,8 @@ def test_a_refused_add_leaves_the_interface_as_it_was(
 )
 def test_check_sees_what_changed(pod: Pod, change: str, message: str) -> None:
     """And DEL succeeds."""
-    need("nsenter", "util-linux")
-    need(change.split()[0], "iproute2, procps")
+    require_program("nsenter", "util-linux")
+    require_program(change.split()[0], "iproute2, procps")
     config = {**_ALL, "sysctl": _SYSCTLS, **_data(pod)}
     result = tuning.add(pod.request(pod.previous(), **config))
     subprocess.run(["nsenter", f"--net={pod.path}", *change.split()], check=True)
@@ -156,7 +157,7 @@ def test_check_sees_what_changed(pod: Pod, change: str, message: str) -> None:
 
 def test_check_minds_only_what_is_configured(pod: Pod) -> None:
     """An interface that somebody listens on is promiscuous without our asking."""
-    need("nsenter", "util-linux")
+    require_program("nsenter", "util-linux")
     result = tuning.add(pod.request(pod.previous(), mtu=1400, **_data(pod)))
     subprocess.run(["nsenter", f"--net={pod.path}", "ip", "link", "set", "eth0", "promisc", "on"], check=True)
     tuning.check(pod.request(result, mtu=1400, **_data(pod)))

@@ -13,14 +13,14 @@ from cni_plugins.meta import vrf
 from runtime_core.errors import FailedPrecondition, NotFound, TrivetError
 from runtime_core.network import rules
 from runtime_core.network.link_messages import link_message
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni.meta_pod import HOST, POD, Pod, connected_pod
 
 
 def _has_vrfs(pod: Pod) -> bool:
     with pod.inside() as links:
         try:
-            links.make("vrfprobe", vrf.vrf_message("vrfprobe", 7777))
+            links.create("vrfprobe", vrf.vrf_message("vrfprobe", 7777))
         except OSError:
             return False
         return links.remove("vrfprobe")
@@ -71,7 +71,7 @@ def test_the_vrf_goes_with_its_last_interface(pod: Pod) -> None:
     previous = vrf.add(pod.request(pod.previous(), vrfname="blue"))
     assert _table(pod) == 1
     with pod.inside() as links:
-        other = links.make("other", link_message("ifb", "other", []))
+        other = links.create("other", link_message("ifb", "other", []))
         blue = links.find("blue")
         assert blue is not None
         links.set_master(other.index, blue.index)
@@ -85,7 +85,7 @@ def test_the_vrf_goes_with_its_last_interface(pod: Pod) -> None:
 
 
 def test_tables_that_are_in_use_are_left_alone(pod: Pod) -> None:
-    need("nsenter", "util-linux")
+    require_program("nsenter", "util-linux")
     for command in (
         "ip rule add from 192.0.2.1 table 1",
         "ip route add blackhole 192.0.2.0/24 table 2",
@@ -105,7 +105,7 @@ def test_tables_that_are_in_use_are_left_alone(pod: Pod) -> None:
     ],
 )
 def test_what_cannot_be_is_refused(pod: Pod, before: str, config: dict[str, Any], message: str) -> None:
-    need("nsenter", "util-linux")
+    require_program("nsenter", "util-linux")
     for command in before.split(";"):
         subprocess.run(["nsenter", f"--net={pod.path}", *command.split()], check=True)
     master = pod.far().master
@@ -124,7 +124,7 @@ def test_what_cannot_be_is_refused(pod: Pod, before: str, config: dict[str, Any]
     ],
 )
 def test_check_sees_what_changed(pod: Pod, change: str, message: str) -> None:
-    need("nsenter", "util-linux")
+    require_program("nsenter", "util-linux")
     previous = vrf.add(pod.request(pod.previous(), vrfname="blue"))
     subprocess.run(["nsenter", f"--net={pod.path}", *change.split()], check=True)
     with pytest.raises(TrivetError, match=message):

@@ -24,7 +24,7 @@ from runtime_core.network import conntrack
 from runtime_core.network import nftables as nft
 from runtime_core.network.namespace import open_namespace
 from runtime_core.testing import namespaces
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni.main_node import on, run, uplink
 from tests.kernel.cni.port_traffic import filters, rules
 
@@ -42,7 +42,7 @@ def node() -> Iterator[None]:
 @pytest.fixture(params=["nftables", "iptables"])
 def driver(request: pytest.FixtureRequest, node: None) -> PacketFilter:
     if request.param == "iptables":
-        need("iptables", "iptables")
+        require_program("iptables", "iptables")
         return IptablesFilter()
     return NftablesFilter()
 
@@ -203,10 +203,10 @@ def test_a_saved_ruleset_can_be_restored(node: None) -> None:
     driver.admit(_PODS, admission, _OWNER)
     saved = run("nft", "list", "ruleset")
     run("nft", "flush", "ruleset")
-    subprocess.run([need("nft", "nftables"), "-f", "-"], input=saved, text=True, check=True)
+    subprocess.run([require_program("nft", "nftables"), "-f", "-"], input=saved, text=True, check=True)
     assert run("nft", "list", "ruleset") == saved
-    assert driver.lacking_ports(_PODS, ports, options, _OWNER) == []
-    assert driver.lacking_admission(_PODS, admission, _OWNER) == []
+    assert driver.missing_ports(_PODS, ports, options, _OWNER) == []
+    assert driver.missing_admission(_PODS, admission, _OWNER) == []
     _go(driver, _PODS, _OWNER)
     assert run("nft", "list", "ruleset") == ""
 
@@ -290,23 +290,23 @@ def test_flows_are_forgotten_by_port_and_by_pod(node: None) -> None:
 def test_iptables_of_the_legacy_kind(node: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node's iptables may be either one; what is made there goes there."""
     for name in ("iptables", "ip6tables"):
-        (tmp_path / name).symlink_to(need(f"{name}-legacy", "iptables"))
-        (tmp_path / f"{name}-restore").symlink_to(need(f"{name}-legacy-restore", "iptables"))
+        (tmp_path / name).symlink_to(require_program(f"{name}-legacy", "iptables"))
+        (tmp_path / f"{name}-restore").symlink_to(require_program(f"{name}-legacy-restore", "iptables"))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     driver = IptablesFilter()
     _come(driver, _PODS, 8080, _OWNER)
     said = run("iptables-legacy-save")
     assert all(words in said for words in ("TRIVET-HOSTPORTS", "TRIVET-POSTROUTING", "TRIVET-FORWARD"))
-    assert driver.lacking_ports(_PODS, [PortMap("tcp", 8080, 80)], _USUAL, _OWNER)  # the second port is there, too
+    assert driver.missing_ports(_PODS, [PortMap("tcp", 8080, 80)], _USUAL, _OWNER)  # the second port is there, too
     ports = [PortMap("tcp", 8080, 80), PortMap("udp", 8080, 53, "192.0.2.1")]
-    assert driver.lacking_ports(_PODS, ports, _USUAL, _OWNER) == []
+    assert driver.missing_ports(_PODS, ports, _USUAL, _OWNER) == []
     _go(driver, _PODS, _OWNER)
     assert "TRIVET" not in run("iptables-legacy-save") + run("ip6tables-legacy-save")
 
 
 def test_what_iptables_is_told_is_one_word_each(node: None) -> None:
     """Whatever an interface is called."""
-    need("iptables", "iptables")
+    require_program("iptables", "iptables")
     owner = "net c1 a\"b'c\\d#"
     driver = IptablesFilter()
     driver.map_ports(_PODS[:1], [_WEB], _USUAL, owner)

@@ -10,7 +10,7 @@ import pytest
 from plugins.packet_filters import nft_conditions
 from runtime_core.errors import InvalidArgument, NotFound, TrivetError
 from runtime_core.testing import namespaces
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.kernel.cni import mapped_ports
 from tests.kernel.cni.main_node import names, run
 from tests.kernel.cni.mapped_ports import NODE, OUTSIDE, WEB, Mapped
@@ -21,7 +21,7 @@ _OTHERS = "{ 127.0.0.0/8, 198.19.254.254 }"
 
 @pytest.fixture
 def mapped(tmp_path: Path) -> Iterator[Mapped]:
-    need("nft", "nftables")
+    require_program("nft", "nftables")
     with mapped_ports.made(tmp_path, "nftables") as made:
         yield made
 
@@ -143,7 +143,7 @@ def test_both_translations_say_the_same() -> None:
     """Of a plain condition."""
     from plugins.packet_filters import nft_translation
 
-    need("nft", "nftables")
+    require_program("nft", "nftables")
     with namespaces.node_namespace():
         for text in ("ip saddr 10.0.0.1", "meta mark 16", "th dport != 80"):
             plain = nft_conditions.expressions(text, 4, "conditionsV4")

@@ -10,10 +10,10 @@ import pytest
 
 from runtime_core.testing import namespaces
 from tests.kernel.cni import main_node, mapped_ports
-from tests.kernel.cni.answers import Answers
 from tests.kernel.cni.main_node import Node, add_pair, names, on, run
 from tests.kernel.cni.mapped_ports import NODE, OUTSIDE, WEB
 from tests.kernel.cni.port_traffic import filters, rules
+from tests.kernel.cni.results import Answers
 
 _BACKENDS = pytest.mark.parametrize("backend", ["nftables", "iptables"])
 _GONE = pytest.mark.parametrize("netns", ["", "/nowhere"])

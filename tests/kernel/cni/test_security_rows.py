@@ -10,10 +10,10 @@ import pytest
 from runtime_core.cni import conf
 from runtime_core.errors import InvalidArgument
 from tests.kernel.cni import main_node, mapped_ports
-from tests.kernel.cni.answers import Answers
 from tests.kernel.cni.main_node import Node, needs_bridge_vlans, on, run, sysctl
 from tests.kernel.cni.mapped_ports import NODE, OUTSIDE, POD, WEB, Mapped, backends
 from tests.kernel.cni.port_traffic import talk
+from tests.kernel.cni.results import Answers
 
 
 @pytest.fixture

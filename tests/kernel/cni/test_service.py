@@ -22,7 +22,7 @@ from cni_plugins.install import install
 from cni_plugins.service import server
 from e2e.wait import wait_for
 from runtime_core.kernel import syscalls
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 
 _PR_CAPBSET_DROP, _CAP_SYS_BOOT = 24, 22
 _ROOT = Path(__file__).parents[3]
@@ -293,7 +293,7 @@ def test_who_has_fewer_rights_is_not_served(node: Node) -> None:
 def test_who_is_in_another_namespace_is_not_served(node: Node, way: str) -> None:
     """As a runtime in a container: it meets other processes, names and files in /proc than the service would."""
     service = node.start()
-    unshare = [need("unshare", "util-linux"), *way.split()]
+    unshare = [require_program("unshare", "util-linux"), *way.split()]
     for verb in ("ADD", "CHECK", "DEL"):
         served, alone = (
             subprocess.run(

@@ -14,16 +14,16 @@ from typing import Any, Self
 
 import pytest
 
-from runtime_core.cgroups.detect import detected
+from runtime_core.cgroups.detect import detect_version
 from runtime_core.container import create as container_create
 from runtime_core.container import exec as container_exec
-from runtime_core.container.parent import Init, end
+from runtime_core.container.parent import Init, kill_child
 from runtime_core.container.request import CreateRequest
 from runtime_core.container.start import start
 from runtime_core.kernel import syscalls
 from runtime_core.registry import locate
 from runtime_core.testing.namespaces import mount_namespace
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 
 _CAPABILITIES = [
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
@@ -47,12 +47,12 @@ class Box:
     """One image, one cgroup; `spec` is the default Kubernetes container and may be changed before `create`."""
 
     def __init__(self, directory: Path, cgroups: Any) -> None:
-        self.directory, self.cgroups, self._unified = directory, cgroups, detected() == "v2"
+        self.directory, self.cgroups, self._unified = directory, cgroups, detect_version() == "v2"
         self.cgroup_path = f"/trivet-test-{secrets.token_hex(4)}/box"
         self.image = directory / "image"
         for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "root", "data"):
             (self.image / name).mkdir(parents=True)
-        shutil.copy(need("busybox", "busybox-static"), self.image / "bin" / "busybox")
+        shutil.copy(require_program("busybox", "busybox-static"), self.image / "bin" / "busybox")
         for name in _applets():
             (self.image / "bin" / name).symlink_to("busybox")
         for name in ("upper", "work"):
@@ -158,7 +158,7 @@ class Box:
         init.channel.close()
         if init.console >= 0:
             os.close(init.console)
-        end(init.pid, init.pidfd)
+        kill_child(init.pid, init.pidfd)
         self.cgroups.destroy(self.cgroup_path)
 
     def close(self) -> None:
@@ -205,7 +205,7 @@ def read_all(console: int) -> str:
 @pytest.fixture(scope="session")
 def cgroups() -> Any:
     """The driver that fits this machine, by its entry point, as the monitor gets it."""
-    name = detected()
+    name = detect_version()
     return EntryPoint(name, locate("cgroup", name), "trivet.cgroup").load()()
 
 

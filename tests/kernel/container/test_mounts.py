@@ -98,9 +98,9 @@ def test_slave_volume_sees_later_host_mounts(box: Box, shared: Path) -> None:
     box.add_mount("/v", shared, "rbind", "rslave")
     box.process["capabilities"] = {k: ["CAP_SYS_ADMIN"] for k in ("bounding", "effective", "permitted")}
     init = box.background()
-    before = set(mounts.mounted())
+    before = set(mounts.current_mount_points())
     assert box.execute(init, "/bin/mount", "-t", "tmpfs", "x", "/v/sub").status == 0
-    assert set(mounts.mounted()) <= before
+    assert set(mounts.current_mount_points()) <= before
     (shared / "later").mkdir()
     syscalls.mount("tmpfs", str(shared / "later"), "tmpfs")
     (shared / "later" / "file").touch()
@@ -115,7 +115,7 @@ def test_shared_volume_shows_container_mounts_to_the_host(box: Box, shared: Path
     box.process["capabilities"] = {k: ["CAP_SYS_ADMIN"] for k in ("bounding", "effective", "permitted")}
     init = box.background()
     assert box.execute(init, "/bin/mount", "-t", "tmpfs", "x", "/v/sub").status == 0
-    assert str(shared / "sub") in mounts.mounted()
+    assert str(shared / "sub") in mounts.current_mount_points()
     mounts.unmount_below(str(shared / "sub"))
 
 
@@ -124,9 +124,9 @@ def test_root_propagation_never_shows_the_root_on_the_host(box: Box, shared: Pat
     """Whatever linux.rootfsPropagation says, no mount of the container is on the host."""
     box.linux["rootfsPropagation"] = mode
     box.add_mount("/v", shared, "rbind", "rshared")
-    before = set(mounts.mounted())
+    before = set(mounts.current_mount_points())
     box.background()
-    assert set(mounts.mounted()) <= before
+    assert set(mounts.current_mount_points()) <= before
 
 
 def test_unknown_root_propagation(box: Box) -> None:
@@ -156,7 +156,7 @@ def rooted(box: Box, request: pytest.FixtureRequest) -> Box:
     """A box whose targets are made with the host's rights, and one where they are made in a user namespace."""
     if request.param == "user namespace":
         mappings = [(0, 1_000_000, 65536)]
-        box.namespaces = namespaces.create_owned((), mappings, mappings)
+        box.namespaces = namespaces.create_in_user_namespace((), mappings, mappings)
         box.linux["namespaces"].append({"type": "user"})
     return box
 
@@ -378,13 +378,13 @@ def test_destination_that_is_renamed_during_create(box: Box, volume: Path, tmp_p
     try:
         box.add_mount("/shared", shared, "rbind")
         box.add_mount("/shared/real/below", volume, "bind")
-        before = set(mounts.mounted())
+        before = set(mounts.current_mount_points())
         for _attempt in range(30):
             try:
                 box.run("/bin/true")
             except TrivetError:
                 continue
-        assert set(mounts.mounted()) <= before
+        assert set(mounts.current_mount_points()) <= before
         assert not os.path.lexists("/etc/below")
     finally:
         os.kill(swapper, 9)
@@ -523,7 +523,7 @@ def test_masked_paths_stay_in_the_root(box: Box, tmp_path: Path) -> None:
     box.linux["readonlyPaths"] = ["/etc/link"]
     box.background()
     assert secret.read_text() == "content"
-    assert str(secret) not in mounts.mounted()
+    assert str(secret) not in mounts.current_mount_points()
 
 
 def test_source_that_is_no_path_is_refused(box: Box) -> None:

@@ -22,7 +22,7 @@ _MAPPINGS = [(0, _FIRST, 65536)]
 def mapped(box: Box, request: pytest.FixtureRequest) -> Box:
     """A box in a new user namespace; with "pod" it joins network, ipc and uts namespaces owned by it."""
     kinds = ("network", "ipc", "uts") if request.param == "pod" else ()
-    box.namespaces = namespaces.create_owned(kinds, _MAPPINGS, _MAPPINGS)
+    box.namespaces = namespaces.create_in_user_namespace(kinds, _MAPPINGS, _MAPPINGS)
     box.linux["namespaces"].append({"type": "user"})
     return box
 

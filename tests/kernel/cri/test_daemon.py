@@ -15,7 +15,7 @@ import pytest
 
 from cri.api.v1 import api_pb2 as api
 from e2e.wait import wait_for
-from runtime_core.cgroups.detect import detected
+from runtime_core.cgroups.detect import detect_version
 from runtime_core.kernel import mounts, syscalls
 from tests.support.cri_client import Client
 
@@ -99,7 +99,7 @@ def test_limits_change_while_it_runs(client: Client, pod: str) -> None:
     container = client.run(pod, "sleep 100", resources=api.LinuxContainerResources(memory_limit_in_bytes=64 << 20))
     change = api.LinuxContainerResources(memory_limit_in_bytes=32 << 20, cpu_shares=512)
     client.runtime.UpdateContainerResources(api.UpdateContainerResourcesRequest(container_id=container, linux=change))
-    limit = client.exec(container, "cat", _MEMORY_LIMIT[detected()]).stdout
+    limit = client.exec(container, "cat", _MEMORY_LIMIT[detect_version()]).stdout
     assert int(limit) == 32 << 20
     resources = client.status(container).resources.linux
     assert (resources.memory_limit_in_bytes, resources.cpu_shares) == (32 << 20, 512)
@@ -138,7 +138,7 @@ def test_a_memory_limit_alone_moves_both_ways(client: Client, pod: str, limit: i
     container = client.run(pod, "sleep 100", resources=resources)
     change = api.LinuxContainerResources(memory_limit_in_bytes=limit << 20)
     client.runtime.UpdateContainerResources(api.UpdateContainerResourcesRequest(container_id=container, linux=change))
-    assert int(client.exec(container, "cat", _MEMORY_LIMIT[detected()]).stdout) == limit << 20
+    assert int(client.exec(container, "cat", _MEMORY_LIMIT[detect_version()]).stdout) == limit << 20
     told = client.status(container).resources.linux
     assert (told.memory_limit_in_bytes, told.memory_swap_limit_in_bytes) == (limit << 20, limit << 20)
 

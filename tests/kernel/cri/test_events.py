@@ -34,7 +34,7 @@ class Subscriber:
         except grpc.RpcError as error:
             self.error = error
 
-    def of(self, subject: str) -> list[int]:
+    def with_messages(self, subject: str) -> list[int]:
         return [event.container_event_type for event in self.events if event.container_id == subject]
 
     def close(self) -> None:
@@ -66,9 +66,9 @@ def test_a_life_is_told_whole_to_every_subscriber(client: Client) -> None:
     client.runtime.StopPodSandbox(api.StopPodSandboxRequest(pod_sandbox_id=pod))
     client.runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod))
     for subscriber in subscribers:
-        wait_for("the last event", lambda subscriber=subscriber: subscriber.of(pod)[-1:] == [DELETED], 20)
-        assert subscriber.of(pod) == [CREATED, STARTED, STOPPED, DELETED]
-        assert subscriber.of(container) == [CREATED, STARTED, STOPPED, DELETED]
+        wait_for("the last event", lambda subscriber=subscriber: subscriber.with_messages(pod)[-1:] == [DELETED], 20)
+        assert subscriber.with_messages(pod) == [CREATED, STARTED, STOPPED, DELETED]
+        assert subscriber.with_messages(container) == [CREATED, STARTED, STOPPED, DELETED]
         stopped = next(e for e in subscriber.events if e.container_id == container and e.container_event_type == STOPPED)
         (status,) = stopped.containers_statuses
         assert (status.id, status.state, status.exit_code) == (container, api.CONTAINER_EXITED, 3)
@@ -84,7 +84,9 @@ def test_a_pod_whose_monitor_dies_is_told(client: Client) -> None:
     container = client.run(pod, "sleep 1000")
     info = client.runtime.PodSandboxStatus(api.PodSandboxStatusRequest(pod_sandbox_id=pod, verbose=True)).info["info"]
     os.kill(json.loads(info)["pid"], signal.SIGKILL)
-    wait_for("both are told", lambda: STOPPED in subscriber.of(pod) and STOPPED in subscriber.of(container), 30)
+    wait_for(
+        "both are told", lambda: STOPPED in subscriber.with_messages(pod) and STOPPED in subscriber.with_messages(container), 30
+    )
     client.runtime.RemovePodSandbox(api.RemovePodSandboxRequest(pod_sandbox_id=pod))
     subscriber.close()
 

@@ -16,7 +16,7 @@ import pytest
 
 from cri.api.v1 import api_pb2 as api
 from e2e.wait import wait_for
-from runtime_core.cgroups.detect import detected
+from runtime_core.cgroups.detect import detect_version
 from tests.support.cri_client import Client
 
 _CONTAINERS = 40
@@ -91,7 +91,7 @@ def test_a_lost_pod_is_cleaned_up_by_the_next_daemon(client: Client, pod: str) -
 
 def test_pods_that_go_at_once_take_their_common_cgroup_along(client: Client) -> None:
     """Each leaves it to the others while they are there, and one of them is the last."""
-    top = Path("/sys/fs/cgroup/memory" if detected() == "v1" else "/sys/fs/cgroup", client.node.cgroup[1:])
+    top = Path("/sys/fs/cgroup/memory" if detect_version() == "v1" else "/sys/fs/cgroup", client.node.cgroup[1:])
     for number in range(15):
         pods = [client.pod(f"together{number}-{one}") for one in range(4)]
         with ThreadPoolExecutor(4) as pool:

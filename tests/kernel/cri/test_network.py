@@ -13,7 +13,7 @@ import pytest
 
 from cri.api.v1 import api_pb2 as api
 from e2e.wait import wait_for
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from trivet.demo.node import DemoNode
 
 _SECONDS = 20
@@ -69,8 +69,8 @@ def test_network_ready_says_what_the_plugin_says(node: DemoNode) -> None:
 
 def test_a_restarted_daemon_warns_of_a_pod_whose_network_is_broken(node: DemoNode) -> None:
     """By its id; the pod goes on, and the other pod is not mentioned."""
-    need("ip", "iproute2")
-    need("nsenter", "util-linux")
+    require_program("ip", "iproute2")
+    require_program("nsenter", "util-linux")
     node.start()
     broken, sound = _run_pod(node, "broken"), _run_pod(node, "sound")
     node.kill()

@@ -20,7 +20,7 @@ import pytest
 
 from cri.api.v1 import api_pb2 as api
 from e2e.wait import wait_for
-from runtime_core.testing.namespaces import inside
+from runtime_core.testing.namespaces import in_pinned_namespace
 from tests.support.cri_client import Client
 from tests.support.spdy_client import SYN_STREAM, control
 from tests.support.stream_client import SpdyStreams, WebSocketStreams, connect
@@ -299,7 +299,7 @@ def forward(client: Client, pod: str, port: int) -> SpdyStreams:
 @contextmanager
 def listening(client: Client, pod: str, address: str = "127.0.0.1") -> Iterator[socket.socket]:
     """A socket of this test in the pod's network namespace."""
-    with inside(str(client.node.directory / "state/netns" / pod)):
+    with in_pinned_namespace(str(client.node.directory / "state/netns" / pod)):
         server = socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
     with server:
         server.settimeout(30)

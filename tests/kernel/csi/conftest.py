@@ -1,4 +1,4 @@
-"""A trivet-csi of each test's own, or its node's half alone."""
+"""A trivet-csi of each test's own, or its node service alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.csi_daemon import CsiDaemon
-from tests.support.csi_node import NodeHalf, own_mounts
+from tests.support.csi_node import NodeService, own_mounts
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def make_daemon(tmp_path: Path) -> Iterator[Callable[..., CsiDaemon]]:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[NodeHalf]:
+def node(tmp_path: Path) -> Iterator[NodeService]:
     with own_mounts():
-        node = NodeHalf(tmp_path)
+        node = NodeService(tmp_path)
         yield node
         node.close()

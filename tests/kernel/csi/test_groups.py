@@ -12,12 +12,12 @@ import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.api.v1 import csi_pb2_grpc as stubs
-from runtime_core.testing.tools import need
-from runtime_core.testing.volume_places import place
+from runtime_core.testing.tools import require_program
+from runtime_core.testing.volume_file_systems import file_system_directory
 from tests.support.csi_daemon import MIB, NODE, CsiDaemon, capability, daemon, from_snapshot
 
 _SIZE = 16 * MIB
-#: back end, and the file system below (runtime_core/testing/volume_places.py)
+#: back end, and the file system below (runtime_core/testing/volume_file_systems.py)
 _BACKENDS = [("loop", ""), ("loop", "xfs"), ("btrfs", "btrfs")]
 
 
@@ -43,10 +43,10 @@ class Used:
 
 @pytest.fixture(params=_BACKENDS, ids=lambda one: "-".join(filter(None, one)))
 def used(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Used]:
-    need("mkfs.ext4", "e2fsprogs")
+    require_program("mkfs.ext4", "e2fsprogs")
     backend, below = request.param
     (tmp_path / "disk").mkdir()
-    with place(tmp_path / "disk", below) as root, daemon(tmp_path, backend=backend, root=str(root)) as driver:
+    with file_system_directory(tmp_path / "disk", below) as root, daemon(tmp_path, backend=backend, root=str(root)) as driver:
         yield Used(driver)
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.api.v1 import csi_pb2_grpc as stubs
-from runtime_core.testing.volume_places import place
+from runtime_core.testing.volume_file_systems import file_system_directory
 from tests.support.csi_daemon import MIB, NODE, CsiDaemon, capability, daemon, from_snapshot
 
 _SIZE = 32 * MIB
-#: back end, and the file system below (runtime_core/testing/volume_places.py)
+#: back end, and the file system below (runtime_core/testing/volume_file_systems.py)
 _BACKENDS = [("loop", ""), ("loop", "xfs"), ("btrfs", "btrfs")]
 
 
@@ -47,7 +47,7 @@ class Device:
 def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
     backend, below = request.param
     (tmp_path / "disk").mkdir()
-    with place(tmp_path / "disk", below) as root, daemon(tmp_path, backend=backend, root=str(root)) as driver:
+    with file_system_directory(tmp_path / "disk", below) as root, daemon(tmp_path, backend=backend, root=str(root)) as driver:
         yield Device(driver)
 
 

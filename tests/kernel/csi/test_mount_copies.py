@@ -12,10 +12,10 @@ import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from runtime_core.kernel import loop_device, syscalls
-from runtime_core.testing.tools import need
-from runtime_core.testing.volume_places import place
+from runtime_core.testing.tools import require_program
+from runtime_core.testing.volume_file_systems import file_system_directory
 from tests.support.csi_daemon import MIB, capability
-from tests.support.csi_life import devices, left
+from tests.support.csi_lifecycle import devices, leftovers
 from tests.support.csi_pods import Pods, pods
 from tests.support.mount_copies import copy, storm
 
@@ -24,7 +24,7 @@ _ROUNDS = 12
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Pods]:
-    need("mkfs.ext4", "e2fsprogs")
+    require_program("mkfs.ext4", "e2fsprogs")
     with pods(tmp_path) as made:
         yield made
 
@@ -46,7 +46,7 @@ def test_where_mount_namespaces_come_and_go_a_volume_ends_at_once(made: Pods) ->
             made.delete(volume)
             made.publish_inline(f"csi-{number:064x}", "inline")
             made.unpublish(f"csi-{number:064x}", "inline")
-    assert left(made.daemon) == []
+    assert leftovers(made.daemon) == []
 
 
 def test_what_asks_whether_a_volume_is_mounted_is_not_misled(made: Pods) -> None:
@@ -72,7 +72,11 @@ def test_what_asks_whether_a_volume_is_mounted_is_not_misled(made: Pods) -> None
 def test_other_back_ends_end_volumes_beside_copies(backend: str, below: str, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     how = {"parameters": {"enforcement": "none"}} if backend == "directory" else {}
-    with place(tmp_path / "disk", below) as root, pods(tmp_path, backend=backend, root=str(root)) as made, storm():
+    with (
+        file_system_directory(tmp_path / "disk", below) as root,
+        pods(tmp_path, backend=backend, root=str(root)) as made,
+        storm(),
+    ):
         for number in range(_ROUNDS):
             volume = made.create(f"v{number}", size=16 * MIB, **how)
             made.publish(volume)
@@ -99,7 +103,7 @@ def test_a_copy_that_stays_does_not_hold_the_volume(made: Pods) -> None:
         assert (stat.S_IMODE(staging.stat().st_mode), staging.stat().st_gid) == (0o710, 77)
         assert os.listdir(staging.parent) == [volume]
         made.delete(volume)
-        assert left(made.daemon) == []
+        assert leftovers(made.daemon) == []
 
 
 def test_a_full_disk_of_the_kubelet_keeps_no_volume(made: Pods) -> None:
@@ -112,7 +116,7 @@ def test_a_full_disk_of_the_kubelet_keeps_no_volume(made: Pods) -> None:
             (staging / "more").mkdir()
         made.unstage(volume)
         made.delete(volume)
-        assert left(made.daemon) == [f"mount {staging}"]
+        assert leftovers(made.daemon) == [f"mount {staging}"]
     finally:
         syscalls.umount2(str(staging), syscalls.MNT_DETACH)
 
@@ -141,7 +145,7 @@ def test_who_holds_it_is_named_and_ends_it(kind: str, made: Pods) -> None:
         made.unpublish(volume)
     made.unstage(volume)
     made.delete(volume)
-    assert left(made.daemon) == []
+    assert leftovers(made.daemon) == []
 
 
 def test_a_mount_elsewhere_in_another_namespace_is_named(made: Pods, tmp_path: Path) -> None:
@@ -156,7 +160,7 @@ def test_a_mount_elsewhere_in_another_namespace_is_named(made: Pods, tmp_path: P
         assert f"a mount at {elsewhere} in the namespace of {pid} (holder)" in str(refused.value.details())
     made.unstage(volume)
     made.delete(volume)
-    assert left(made.daemon) == []
+    assert leftovers(made.daemon) == []
 
 
 def test_who_works_in_a_target_is_named(made: Pods) -> None:

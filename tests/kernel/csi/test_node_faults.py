@@ -15,14 +15,14 @@ import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from runtime_core.kernel import filesystems, loop_device, mounts, syscalls
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.support.csi_daemon import MIB, NODE, CsiDaemon, Mode, capability
-from tests.support.csi_life import CONTENT, INLINE, SIZE, Life, devices, left, read, write
+from tests.support.csi_lifecycle import CONTENT, INLINE, SIZE, Lifecycle, devices, leftovers, read, write
 from tests.support.csi_node import own_mounts
 
 _ROOT = Path(__file__).parents[3]
 _POINT = re.compile(r'failpoint\.hit\("([a-z.-]+)"\)')
-#: of the node's half and of what it calls in the back end, found in the sources so that a new one is tested at once
+#: of the node service and of what it calls in the back end, found in the sources so that a new one is tested at once
 POINTS = sorted(
     {
         point
@@ -44,7 +44,7 @@ _KEPT = 96
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[CsiDaemon]:
-    need("mkfs.ext4", "e2fsprogs")
+    require_program("mkfs.ext4", "e2fsprogs")
     with own_mounts():
         daemon = CsiDaemon(tmp_path, backend="loop")
         for name in ("staging", "pods"):
@@ -61,19 +61,19 @@ def daemon(tmp_path: Path) -> Iterator[CsiDaemon]:
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_any_step_every_call_is_repeated_and_succeeds(point: str, daemon: CsiDaemon) -> None:
     """Whoever passes the point dies there; the kubelet repeats its call to the next daemon, and goes on to the end."""
-    life = Life(daemon)
+    life = Lifecycle(daemon)
     daemon.start(failpoints=f"{point}=kill")
     assert life.run(), f"nothing passes {point}"
     daemon.wait()
     daemon.start()
     assert not life.run()
-    assert left(daemon) == []
+    assert leftovers(daemon) == []
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_any_step_the_pods_can_be_deleted_instead(point: str, daemon: CsiDaemon) -> None:
     """The kubelet takes everything away without having repeated what failed."""
-    life = Life(daemon)
+    life = Lifecycle(daemon)
     daemon.start(failpoints=f"{point}=kill")
     assert life.run(), f"nothing passes {point}"
     daemon.wait()
@@ -81,19 +81,19 @@ def test_killed_at_any_step_the_pods_can_be_deleted_instead(point: str, daemon: 
     if not life.block:
         life.create()
     life.give_up()
-    assert left(daemon) == []
+    assert leftovers(daemon) == []
 
 
 @pytest.mark.parametrize("point", [point for point in POINTS if not point.startswith("csi.release")])
 def test_an_error_at_any_step_leaves_nothing_half_done(point: str, daemon: CsiDaemon) -> None:
     """The call fails; the same daemon serves its repetition."""
-    life = Life(daemon)
+    life = Lifecycle(daemon)
     daemon.start(failpoints=f"{point}=error")
     with pytest.raises(grpc.RpcError) as failed:
         life.run()
     assert failed.value.details() == f"failpoint {point}"
     assert not life.run()
-    assert left(daemon) == []
+    assert leftovers(daemon) == []
 
 
 def _reboot(daemon: CsiDaemon) -> None:
@@ -107,7 +107,7 @@ def _reboot(daemon: CsiDaemon) -> None:
 
 def test_after_a_reboot_the_data_is_there(daemon: CsiDaemon) -> None:
     """Mount, block and inline volumes, staged and published by repeated calls, or taken away."""
-    life = Life(daemon)
+    life = Lifecycle(daemon)
     daemon.start()
     for step in (life.create, life.stage, life.publish, life.publish_inline, life.write):
         step()
@@ -119,7 +119,7 @@ def test_after_a_reboot_the_data_is_there(daemon: CsiDaemon) -> None:
     assert (life.target("inline") / "file").read_bytes() == CONTENT
     _reboot(daemon)
     life.give_up()
-    assert left(daemon) == []
+    assert leftovers(daemon) == []
 
 
 def _sync(path: Path) -> None:
@@ -130,7 +130,7 @@ def _sync(path: Path) -> None:
 
 def test_a_frozen_volume_holds_nobody(daemon: CsiDaemon) -> None:
     """Its writers wait; stats of it and of others are answered, others are staged, published and taken away."""
-    life = Life(daemon)
+    life = Lifecycle(daemon)
     daemon.start()
     for step in (life.create, life.stage, life.publish):
         step()
@@ -148,19 +148,19 @@ def test_a_frozen_volume_holds_nobody(daemon: CsiDaemon) -> None:
                 csi.NodeUnpublishVolumeRequest(volume_id=INLINE, target_path=str(life.target("inline"))), timeout=20
             )
             assert not writer.done()
-            filesystems.thaw(root)
+            filesystems.unfreeze(root)
             assert writer.result(20) == 1
     finally:
-        filesystems.thaw(root)
+        filesystems.unfreeze(root)
         os.close(root)
     life.give_up()
-    assert left(daemon) == []
+    assert leftovers(daemon) == []
 
 
 @pytest.mark.parametrize("kind", ["claim", "inline"])
 def test_a_volume_that_somebody_left_frozen_can_be_taken_away(kind: str, daemon: CsiDaemon) -> None:
     """Unmounted frozen it would keep its device for ever."""
-    life = Life(daemon)
+    life = Lifecycle(daemon)
     daemon.start()
     for step in (life.create, life.stage, life.publish, life.publish_inline):
         step()
@@ -168,12 +168,12 @@ def test_a_volume_that_somebody_left_frozen_can_be_taken_away(kind: str, daemon:
     filesystems.freeze(root)
     os.close(root)
     life.give_up()
-    assert left(daemon) == []
+    assert leftovers(daemon) == []
 
 
 def test_two_hundred_devices_are_found_again(daemon: CsiDaemon) -> None:
     """Made, staged and published by calls at once; the driver is killed; everything is taken away by calls at once."""
-    life, how = Life(daemon), capability("block")
+    life, how = Lifecycle(daemon), capability("block")
     daemon.start()
     volumes: list[str] = []
 
@@ -204,7 +204,7 @@ def test_two_hundred_devices_are_found_again(daemon: CsiDaemon) -> None:
         for volume in volumes:
             assert read(life.target(volume), len(volume)) == volume.encode()
         list(pool.map(end, volumes))
-    assert left(daemon) == []
+    assert leftovers(daemon) == []
     _remove_devices(_KEPT)
 
 
@@ -223,7 +223,7 @@ def test_a_full_disk_below_fails_calls_and_loses_nothing(daemon: CsiDaemon) -> N
     daemon.root.mkdir()
     syscalls.mount("none", str(daemon.root), "tmpfs", 0, "size=48m")
     try:
-        life = Life(daemon)
+        life = Lifecycle(daemon)
         daemon.start()
         for step in (life.create, life.stage, life.publish):
             step()
@@ -240,7 +240,7 @@ def test_a_full_disk_below_fails_calls_and_loses_nothing(daemon: CsiDaemon) -> N
         life.write()
         life.check()
         life.give_up()
-        assert left(daemon) == []
+        assert leftovers(daemon) == []
     finally:
         daemon.close()
         syscalls.umount2(str(daemon.root), syscalls.MNT_DETACH)
@@ -248,7 +248,7 @@ def test_a_full_disk_below_fails_calls_and_loses_nothing(daemon: CsiDaemon) -> N
 
 def test_two_calls_for_one_volume_at_once(daemon: CsiDaemon) -> None:
     """One is served, the others are told ABORTED; those for other volumes are served."""
-    life = Life(daemon)
+    life = Lifecycle(daemon)
     daemon.start(failpoints="csi.stage.made=delay:1000")
     life.create()
     request = csi.NodeStageVolumeRequest(
@@ -259,14 +259,14 @@ def test_two_calls_for_one_volume_at_once(daemon: CsiDaemon) -> None:
         errors = [call.exception() for call in calls]
     codes = [error.code() for error in errors if isinstance(error, grpc.RpcError)]
     assert codes == [grpc.StatusCode.ABORTED] * 3
-    assert mounts.mounted().count(life.staging(life.mount)) == 1
+    assert mounts.current_mount_points().count(life.staging(life.mount)) == 1
     life.give_up()
-    assert left(daemon) == []
+    assert leftovers(daemon) == []
 
 
 def test_a_full_volume_is_full_at_its_size(daemon: CsiDaemon) -> None:
     """ENOSPC within, and the disk below holds no more than the size; the volume is emptied and goes on."""
-    life = Life(daemon)
+    life = Lifecycle(daemon)
     daemon.start()
     for step in (life.create, life.stage, life.publish):
         step()
@@ -279,12 +279,12 @@ def test_a_full_volume_is_full_at_its_size(daemon: CsiDaemon) -> None:
     path.unlink()
     path.write_bytes(CONTENT)
     life.give_up()
-    assert left(daemon) == []
+    assert leftovers(daemon) == []
 
 
 def test_an_image_that_is_torn_or_gone_is_told_and_holds_nobody(daemon: CsiDaemon) -> None:
     """Staging says what is wrong, health too; the other volume lives; the torn one can be deleted."""
-    life = Life(daemon)
+    life = Lifecycle(daemon)
     daemon.start()
     for step in (life.create, life.stage, life.unstage):
         step()
@@ -304,12 +304,12 @@ def test_an_image_that_is_torn_or_gone_is_told_and_holds_nobody(daemon: CsiDaemo
         step()
     life.mount = torn_one
     life.give_up()
-    assert left(daemon) == []
+    assert leftovers(daemon) == []
 
 
 def test_block_volumes_for_reading_refuse_writes(daemon: CsiDaemon) -> None:
     """Beside one that takes them, over the same image; the device is writable again for its next user."""
-    life = Life(daemon)
+    life = Lifecycle(daemon)
     daemon.start()
     life.create()
     how = capability("block", Mode.MULTI_NODE_MULTI_WRITER)
@@ -332,4 +332,4 @@ def test_block_volumes_for_reading_refuse_writes(daemon: CsiDaemon) -> None:
             csi.NodeUnpublishVolumeRequest(volume_id=life.block, target_path=str(life.target(name)))
         )  # fmt: skip
     life.give_up()
-    assert left(daemon) == []
+    assert leftovers(daemon) == []

@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.node.watch import watched
+from csi_driver.node.watch import start_watch
 from e2e.wait import wait_for
 from runtime_core.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, OutOfRange, TrivetError
 from runtime_core.interfaces.volume import Problem, Usage, Volume
 from runtime_core.kernel import loop_device, mounts, syscalls
-from runtime_core.testing.tools import need
-from tests.support.csi_node import SIZE, NodeHalf, capability, own_mounts
+from runtime_core.testing.tools import require_program
+from tests.support.csi_node import SIZE, NodeService, capability, own_mounts
 from tests.support.tmpfs_backend import TmpfsBackend
 
 
-def _stats(node: NodeHalf, volume: str, path: str) -> Any:
+def _stats(node: NodeService, volume: str, path: str) -> Any:
     return node.call("NodeGetVolumeStats", volume_id=volume, volume_path=path)
 
 
-def test_stats_are_of_the_volume_and_not_of_the_nodes_disk(node: NodeHalf) -> None:
+def test_stats_are_of_the_volume_and_not_of_the_nodes_disk(node: NodeService) -> None:
     """Bytes and inodes, by staging and by target path."""
     volume = node.volume()
     node.stage(volume)
@@ -40,7 +40,7 @@ def test_stats_are_of_the_volume_and_not_of_the_nodes_disk(node: NodeHalf) -> No
         assert inodes.total == inodes.used + inodes.available
 
 
-def test_stats_of_a_block_volume_are_its_size(node: NodeHalf) -> None:
+def test_stats_of_a_block_volume_are_its_size(node: NodeService) -> None:
     """Nobody knows what of a device is in use."""
     volume, block = node.volume(block=True), capability(block=True)
     node.stage(volume, volume_capability=block)
@@ -50,7 +50,7 @@ def test_stats_of_a_block_volume_are_its_size(node: NodeHalf) -> None:
 
 
 @pytest.mark.parametrize("path", ["some/path", "/etc", "/"])
-def test_a_path_where_the_volume_is_not_is_not_found(node: NodeHalf, path: str) -> None:
+def test_a_path_where_the_volume_is_not_is_not_found(node: NodeService, path: str) -> None:
     volume = node.volume()
     node.stage(volume)
     with pytest.raises(NotFound, match="volume_path"):
@@ -59,7 +59,7 @@ def test_a_path_where_the_volume_is_not_is_not_found(node: NodeHalf, path: str) 
         node.call("NodeExpandVolume", volume_id=volume, volume_path=path)
 
 
-def test_problems_are_told_in_the_old_way_and_in_the_new(node: NodeHalf) -> None:
+def test_problems_are_told_in_the_old_way_and_in_the_new(node: NodeService) -> None:
     """CSI 1.12's condition in stats, 1.13's health; one entry per reason."""
     volume = node.volume()
     node.stage(volume)
@@ -75,7 +75,7 @@ def test_problems_are_told_in_the_old_way_and_in_the_new(node: NodeHalf) -> None
     assert [entry.reason for entry in health.health_statuses] == ["FilesystemError", "ReadOnlyRemount"]
 
 
-def test_a_target_that_is_mounted_no_more_is_a_problem(node: NodeHalf) -> None:
+def test_a_target_that_is_mounted_no_more_is_a_problem(node: NodeService) -> None:
     """Told instead of the numbers of the node's disk."""
     volume = node.volume()
     node.stage(volume)
@@ -88,7 +88,7 @@ def test_a_target_that_is_mounted_no_more_is_a_problem(node: NodeHalf) -> None:
     assert (entry.reason, entry.status) == ("NotMounted", csi.INACCESSIBLE)
 
 
-def test_health_is_told_of_a_volume_that_is_not_staged(node: NodeHalf) -> None:
+def test_health_is_told_of_a_volume_that_is_not_staged(node: NodeService) -> None:
     volume = node.volume()
     node.backend.wrong[volume] = [Problem("ImageMissing", "no image")]
     (entry,) = node.call("NodeGetVolumeHealth", volume_id=volume).volume_health.health_statuses
@@ -111,10 +111,11 @@ class Hanging(TmpfsBackend):
 
 
 def test_a_volume_that_hangs_holds_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its stats fail in time, and take one thread however often they are asked for; other volumes answer; it can be unpublished."""
-    monkeypatch.setattr("csi_driver.node.state._SECONDS", 0.2)
+    """Its stats fail in time, and take one thread however often they are asked for; other volumes answer; it can be
+    unpublished."""
+    monkeypatch.setattr("csi_driver.records.node_state._SECONDS", 0.2)
     with own_mounts():
-        node = NodeHalf(tmp_path, Hanging)
+        node = NodeService(tmp_path, Hanging)
         bad, good = node.volume(), node.volume()
         for volume in (bad, good):
             node.stage(volume)
@@ -133,18 +134,18 @@ def test_a_volume_that_hangs_holds_nobody(tmp_path: Path, monkeypatch: pytest.Mo
         node.close()
 
 
-def _seen(node: NodeHalf, volume: str) -> list[str]:
+def _seen(node: NodeService, volume: str) -> list[str]:
     return [problem.reason for problem in node.service.node.problems(volume)]
 
 
 @pytest.fixture
-def watching(node: NodeHalf) -> Iterator[NodeHalf]:
-    watch = watched(node.service)
+def watching(node: NodeService) -> Iterator[NodeService]:
+    watch = start_watch(node.service)
     yield node
     watch.close()
 
 
-def test_a_mount_that_vanishes_is_seen_without_being_asked(watching: NodeHalf) -> None:
+def test_a_mount_that_vanishes_is_seen_without_being_asked(watching: NodeService) -> None:
     """And that it is back."""
     node, volume = watching, watching.volume()
     node.stage(volume)
@@ -156,9 +157,9 @@ def test_a_mount_that_vanishes_is_seen_without_being_asked(watching: NodeHalf) -
     wait_for("its end", lambda: _seen(node, volume) == [], 10)
 
 
-def test_a_change_that_hangs_does_not_blind_the_watch(watching: NodeHalf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_hangs_does_not_blind_the_watch(watching: NodeService, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unmount that never ends, of one volume; a mount that vanishes, of another."""
-    monkeypatch.setattr("csi_driver.node.state.LONGEST_CHANGE", 0.2)
+    monkeypatch.setattr("csi_driver.records.node_state.LONGEST_CHANGE", 0.2)
     monkeypatch.setattr("csi_driver.node.watch.LONGEST_CHANGE", 0.2)
     node, volume = watching, watching.volume()
     node.stage(volume)
@@ -167,7 +168,7 @@ def test_a_change_that_hangs_does_not_blind_the_watch(watching: NodeHalf, monkey
         wait_for("the problem", lambda: _seen(node, volume) == ["NotMounted"], 10)
 
 
-def test_what_calls_do_is_no_problem(watching: NodeHalf) -> None:
+def test_what_calls_do_is_no_problem(watching: NodeService) -> None:
     """Staging and unstaging volumes is never seen as something that vanished."""
     node, volumes = watching, [watching.volume() for _number in range(20)]
     for volume in volumes:
@@ -183,7 +184,7 @@ def test_what_calls_do_is_no_problem(watching: NodeHalf) -> None:
     assert node.log.getvalue().count('"event": "problem"') == 1
 
 
-def test_a_device_that_changes_is_seen_without_being_asked(watching: NodeHalf) -> None:
+def test_a_device_that_changes_is_seen_without_being_asked(watching: NodeService) -> None:
     """By the kernel's event for the loop device (a resize, here)."""
     node, volume, block = watching, watching.volume(block=True), capability(block=True)
     node.stage(volume, volume_capability=block)
@@ -200,14 +201,15 @@ def test_a_device_that_changes_is_seen_without_being_asked(watching: NodeHalf) -
     wait_for("the problem", resized, 10)
 
 
-def test_an_error_of_ext4_is_seen_without_being_asked(watching: NodeHalf) -> None:
+def test_an_error_of_ext4_is_seen_without_being_asked(watching: NodeService) -> None:
     """ext4 counts it, and the kernel wakes who polls the count (trigger_fs_error makes one)."""
     volume = _ext4_volume(watching)
     wait_for("the problem", lambda: _erred(watching, volume), 10)
 
 
-def test_a_file_system_that_goes_takes_only_its_own_count_with_it(watching: NodeHalf) -> None:
-    """Unstaged while another volume is being changed, when the mount table is not read: the watch goes on, and sees the next one."""
+def test_a_file_system_that_goes_takes_only_its_own_count_with_it(watching: NodeService) -> None:
+    """Unstaged while another volume is being changed, when the mount table is not read: the watch goes on, and sees the
+    next one."""
     volume = _ext4_volume(watching)
     for _round in range(10):
         with watching.service.node.changing("another"):
@@ -217,11 +219,11 @@ def test_a_file_system_that_goes_takes_only_its_own_count_with_it(watching: Node
     assert "unforeseen" not in watching.log.getvalue()
 
 
-def _ext4_volume(node: NodeHalf) -> str:
+def _ext4_volume(node: NodeService) -> str:
     """A staged volume in whose file system an error can be made."""
     volume = node.volume(size=16 << 20)
-    subprocess.run([need("mkfs.ext4", "e2fsprogs"), "-q", str(node.root / "backend" / volume)], check=True)
-    node.backend.mount = lambda *_a, **_k: mounts.filesystem("ext4", source=loop_device.node(_device(node, volume)))
+    subprocess.run([require_program("mkfs.ext4", "e2fsprogs"), "-q", str(node.root / "backend" / volume)], check=True)
+    node.backend.mount = lambda *_a, **_k: mounts.filesystem("ext4", source=loop_device.device_node(_device(node, volume)))
     node.stage(volume)
     if not _trigger(node, volume).exists():
         pytest.skip("this kernel's ext4 has no trigger_fs_error")
@@ -229,17 +231,17 @@ def _ext4_volume(node: NodeHalf) -> str:
     return volume
 
 
-def _device(node: NodeHalf, volume: str) -> int:
+def _device(node: NodeService, volume: str) -> int:
     image = str(node.root / "backend" / volume)
     found = loop_device.find(image)
     return found[0] if found else loop_device.attach(image, read_only=False)
 
 
-def _trigger(node: NodeHalf, volume: str) -> Path:
+def _trigger(node: NodeService, volume: str) -> Path:
     return Path(f"/sys/fs/ext4/loop{_device(node, volume)}/trigger_fs_error")
 
 
-def _erred(node: NodeHalf, volume: str) -> bool:
+def _erred(node: NodeService, volume: str) -> bool:
     """The watch may not have found the count yet when the first error comes."""
     _trigger(node, volume).write_text("a test")
     return _seen(node, volume) == ["FilesystemError"]
@@ -255,7 +257,7 @@ def _erred(node: NodeHalf, volume: str) -> bool:
     ],
 )
 def test_an_expansion_that_cannot_be_is_refused(
-    node: NodeHalf, fields: dict[str, Any], error: type[TrivetError], said: str
+    node: NodeService, fields: dict[str, Any], error: type[TrivetError], said: str
 ) -> None:
     volume = node.volume()
     node.stage(volume)
@@ -264,7 +266,7 @@ def test_an_expansion_that_cannot_be_is_refused(
     assert node.backend.grown == []
 
 
-def test_an_expansion_lets_the_file_system_fill_the_volume(node: NodeHalf) -> None:
+def test_an_expansion_lets_the_file_system_fill_the_volume(node: NodeService) -> None:
     """Where it is mounted, or as a device; again is OK."""
     volume, device = node.volume(), node.volume(block=True)
     node.stage(volume)
@@ -289,7 +291,7 @@ class Storage(TmpfsBackend):
 
 def test_the_storage_below_is_told_of(tmp_path: Path) -> None:
     """Nothing when all is well; full; gone."""
-    node = NodeHalf(tmp_path, Storage)
+    node = NodeService(tmp_path, Storage)
     assert list(node.call("NodeGetStorageHealth").backend_health) == []
     full = type(node.backend.capacity())(available=0, total=1, smallest_volume=1, largest_volume=0)
     node.backend.failing = lambda: full
@@ -306,7 +308,7 @@ def test_the_storage_below_is_told_of(tmp_path: Path) -> None:
 
 
 def test_what_the_node_announces(tmp_path: Path) -> None:
-    node = NodeHalf(tmp_path, max_volumes=7)
+    node = NodeService(tmp_path, max_volumes=7)
     announced = {capability.rpc.type for capability in node.call("NodeGetCapabilities").capabilities}
     names = {csi.NodeServiceCapability.RPC.Type.Name(number) for number in announced}
     assert names == {

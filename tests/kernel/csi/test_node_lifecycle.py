@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from csi_driver.node.find import ephemeral_id
+from csi_driver.node.lookup import ephemeral_id
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TrivetError
 from runtime_core.kernel import loop_device, syscalls
-from tests.support.csi_node import SIZE, Mode, NodeHalf, capability, own_mounts
+from tests.support.csi_node import SIZE, Mode, NodeService, capability, own_mounts
 
 
-def test_a_mount_volume_lives_and_nothing_is_left(node: NodeHalf) -> None:
+def test_a_mount_volume_lives_and_nothing_is_left(node: NodeService) -> None:
     """Every call repeated changes nothing; after the last one there is no mount, file or row."""
     volume = node.volume()
     for _repeat in range(2):
@@ -36,7 +36,7 @@ def test_a_mount_volume_lives_and_nothing_is_left(node: NodeHalf) -> None:
     assert node.record(volume).staging is None
 
 
-def test_a_block_volume_is_its_device_at_the_target(node: NodeHalf) -> None:
+def test_a_block_volume_is_its_device_at_the_target(node: NodeService) -> None:
     """The target is a block device of the volume's size; what is written there reaches the volume."""
     volume, block = node.volume(block=True), capability(block=True)
     node.stage(volume, volume_capability=block)
@@ -55,7 +55,7 @@ def test_a_block_volume_is_its_device_at_the_target(node: NodeHalf) -> None:
     assert node.held() == []
 
 
-def test_a_block_volume_published_for_reading_refuses_writes(node: NodeHalf) -> None:
+def test_a_block_volume_published_for_reading_refuses_writes(node: NodeService) -> None:
     """Beside a target that takes them."""
     volume, block = node.volume(block=True), capability(Mode.MULTI_NODE_MULTI_WRITER, block=True)
     node.stage(volume, volume_capability=block)
@@ -81,7 +81,7 @@ def test_a_block_volume_published_for_reading_refuses_writes(node: NodeHalf) -> 
         (Mode.MULTI_NODE_READER_ONLY, {}),
     ],
 )
-def test_a_volume_for_reading_refuses_writes(node: NodeHalf, mode: int, fields: dict[str, Any]) -> None:
+def test_a_volume_for_reading_refuses_writes(node: NodeService, mode: int, fields: dict[str, Any]) -> None:
     volume = node.volume()
     node.stage(volume, volume_capability=capability(mode))
     target = node.publish(volume, volume_capability=capability(mode), **fields)
@@ -89,7 +89,7 @@ def test_a_volume_for_reading_refuses_writes(node: NodeHalf, mode: int, fields: 
         Path(target, "file").write_text("x")
 
 
-def test_flags_reach_the_file_system_and_each_target(node: NodeHalf) -> None:
+def test_flags_reach_the_file_system_and_each_target(node: NodeService) -> None:
     """Those of staging reach the back end; a target has those that belong to a mount for itself."""
     volume, many = node.volume(), Mode.MULTI_NODE_MULTI_WRITER
     node.stage(volume, volume_capability=capability(many, flags=("noexec", "discard")))
@@ -104,7 +104,7 @@ def test_flags_reach_the_file_system_and_each_target(node: NodeHalf) -> None:
     assert not os.path.lexists(node.target("c"))
 
 
-def test_a_mount_group_owns_what_is_in_the_volume(node: NodeHalf) -> None:
+def test_a_mount_group_owns_what_is_in_the_volume(node: NodeService) -> None:
     """Files, directories and the root, the root setgid; links and what they point to stay as they are."""
     volume, many = node.volume(), Mode.SINGLE_NODE_MULTI_WRITER
     node.stage(volume, volume_capability=capability(many))
@@ -127,7 +127,7 @@ def test_a_mount_group_owns_what_is_in_the_volume(node: NodeHalf) -> None:
     assert (target / "new").stat().st_gid == 1234
 
 
-def test_pods_of_two_groups_take_turns(node: NodeHalf) -> None:
+def test_pods_of_two_groups_take_turns(node: NodeService) -> None:
     """The last one to be published owns the files, also when it is the one that the volume was staged for."""
     volume, many = node.volume(), Mode.SINGLE_NODE_MULTI_WRITER
     node.stage(volume, volume_capability=capability(many, group="7"))
@@ -139,7 +139,7 @@ def test_pods_of_two_groups_take_turns(node: NodeHalf) -> None:
 
 
 @pytest.mark.parametrize("group", ["-1", "4294967295", "wheel", "1 2"])
-def test_a_mount_group_is_a_number(node: NodeHalf, group: str) -> None:
+def test_a_mount_group_is_a_number(node: NodeService, group: str) -> None:
     volume = node.volume()
     with pytest.raises(InvalidArgument, match="volume_mount_group"):
         node.stage(volume, volume_capability=capability(group=group))
@@ -159,7 +159,7 @@ def test_a_mount_group_is_a_number(node: NodeHalf, group: str) -> None:
         (Mode.SINGLE_NODE_MULTI_WRITER, Mode.SINGLE_NODE_SINGLE_WRITER, True),
     ],
 )
-def test_a_second_target_is_for_the_modes_that_share(node: NodeHalf, first: int, second: int, refused: bool) -> None:
+def test_a_second_target_is_for_the_modes_that_share(node: NodeService, first: int, second: int, refused: bool) -> None:
     """CSI, NodePublishVolume, second table, columns three and four."""
     volume = node.volume()
     node.stage(volume, volume_capability=capability(first))
@@ -181,7 +181,7 @@ def test_a_second_target_is_for_the_modes_that_share(node: NodeHalf, first: int,
         {"volume_capability": capability(Mode.MULTI_NODE_MULTI_WRITER, group="7")},
     ],
 )
-def test_the_same_target_otherwise_is_refused(node: NodeHalf, fields: dict[str, Any]) -> None:
+def test_the_same_target_otherwise_is_refused(node: NodeService, fields: dict[str, Any]) -> None:
     volume, present = node.volume(), capability(Mode.MULTI_NODE_MULTI_WRITER)
     node.stage(volume, volume_capability=present)
     node.publish(volume, volume_capability=present)
@@ -189,7 +189,7 @@ def test_the_same_target_otherwise_is_refused(node: NodeHalf, fields: dict[str, 
         node.publish(volume, **{"volume_capability": present, **fields})
 
 
-def test_staging_otherwise_or_elsewhere_is_refused(node: NodeHalf) -> None:
+def test_staging_otherwise_or_elsewhere_is_refused(node: NodeService) -> None:
     volume = node.volume()
     node.stage(volume)
     with pytest.raises(AlreadyExists, match="staging_target_path"):
@@ -218,7 +218,7 @@ def test_staging_otherwise_or_elsewhere_is_refused(node: NodeHalf) -> None:
         ("NodeExpandVolume", "volume_path"),
     ],
 )
-def test_required_fields_are_required(node: NodeHalf, rpc: str, missing: str) -> None:
+def test_required_fields_are_required(node: NodeService, rpc: str, missing: str) -> None:
     """By name, before it matters that there is no such volume."""
     with pytest.raises(InvalidArgument, match=f"^{missing}: is missing"):
         node.call(rpc, **_without(rpc, missing))
@@ -230,7 +230,7 @@ def test_required_fields_are_required(node: NodeHalf, rpc: str, missing: str) ->
      "NodeGetVolumeStats", "NodeGetVolumeHealth", "NodeExpandVolume"],
 )  # fmt: skip
 @pytest.mark.parametrize("volume_id", ["nowhere", "../../etc", "..", "vol-" + "0" * 32, "a\nb", "x" * 5000])
-def test_a_volume_that_never_was_is_not_found(node: NodeHalf, rpc: str, volume_id: str) -> None:
+def test_a_volume_that_never_was_is_not_found(node: NodeService, rpc: str, volume_id: str) -> None:
     with pytest.raises(NotFound, match="volume_id"):
         node.call(rpc, **{**_without(rpc, ""), "volume_id": volume_id})
 
@@ -259,7 +259,7 @@ def _without(rpc: str, missing: str) -> dict[str, Any]:
     ],
 )
 def test_a_capability_that_the_volume_has_not_is_refused(
-    node: NodeHalf, capability: Any, error: type[TrivetError], said: str
+    node: NodeService, capability: Any, error: type[TrivetError], said: str
 ) -> None:
     volume = node.volume(fs_type="tmpfs")
     with pytest.raises(error, match=said):
@@ -267,7 +267,7 @@ def test_a_capability_that_the_volume_has_not_is_refused(
     assert node.mounted() == node.held() == []
 
 
-def test_a_volume_is_published_where_it_is_staged_only(node: NodeHalf) -> None:
+def test_a_volume_is_published_where_it_is_staged_only(node: NodeService) -> None:
     volume = node.volume()
     with pytest.raises(FailedPrecondition, match="not staged"):
         node.publish(volume)
@@ -279,7 +279,7 @@ def test_a_volume_is_published_where_it_is_staged_only(node: NodeHalf) -> None:
     assert not os.path.lexists(node.target())
 
 
-def test_a_volume_that_is_published_is_not_unstaged(node: NodeHalf) -> None:
+def test_a_volume_that_is_published_is_not_unstaged(node: NodeService) -> None:
     volume = node.volume()
     node.stage(volume)
     node.publish(volume)
@@ -288,7 +288,7 @@ def test_a_volume_that_is_published_is_not_unstaged(node: NodeHalf) -> None:
     assert len(node.mounted()) == 2
 
 
-def test_unstaging_elsewhere_leaves_it_staged(node: NodeHalf) -> None:
+def test_unstaging_elsewhere_leaves_it_staged(node: NodeService) -> None:
     """CSI: a volume that is not staged at the path is OK."""
     volume = node.volume()
     node.stage(volume)
@@ -299,7 +299,7 @@ def test_unstaging_elsewhere_leaves_it_staged(node: NodeHalf) -> None:
 def test_attached_is_asked_for(tmp_path: Path) -> None:
     """Where volumes have to be attached, and for reading only where they are attached so."""
     with own_mounts():
-        node = NodeHalf(tmp_path, attach=True)
+        node = NodeService(tmp_path, attach=True)
         elsewhere, reading = node.volume(attached={"n2": False}), node.volume(attached={"n1": True})
         with pytest.raises(FailedPrecondition, match="not attached"):
             node.stage(elsewhere)
@@ -311,7 +311,7 @@ def test_attached_is_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["csi-" + "a" * 64, "..", "../x", "a/b", "x" * 128])
-def test_an_inline_volume_lives_as_long_as_it_is_published(node: NodeHalf, name: str) -> None:
+def test_an_inline_volume_lives_as_long_as_it_is_published(node: NodeService, name: str) -> None:
     """Whatever the kubelet calls it: no path is made of that."""
     for _repeat in range(2):
         target = node.publish_inline(name)
@@ -325,7 +325,7 @@ def test_an_inline_volume_lives_as_long_as_it_is_published(node: NodeHalf, name:
     assert node.mounted() == node.held() == node.service.records.volumes.all() == []
 
 
-def test_unpublishing_an_inline_volume_again_is_ok(node: NodeHalf) -> None:
+def test_unpublishing_an_inline_volume_again_is_ok(node: NodeService) -> None:
     node.publish_inline("csi-" + "b" * 64)
     for _repeat in range(2):
         node.unpublish("csi-" + "b" * 64)
@@ -344,7 +344,7 @@ def test_unpublishing_an_inline_volume_again_is_ok(node: NodeHalf) -> None:
     ],
 )
 def test_an_inline_volume_that_cannot_be_leaves_nothing(
-    node: NodeHalf, context: dict[str, str], fields: dict[str, Any], said: str
+    node: NodeService, context: dict[str, str], fields: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InvalidArgument, match=said):
         node.publish_inline("v", context=context, **fields)
@@ -352,7 +352,7 @@ def test_an_inline_volume_that_cannot_be_leaves_nothing(
     assert node.mounted() == node.held() == node.service.records.volumes.all() == []
 
 
-def test_an_inline_volume_has_one_target(node: NodeHalf) -> None:
+def test_an_inline_volume_has_one_target(node: NodeService) -> None:
     node.publish_inline("v", "a")
     with pytest.raises(FailedPrecondition, match="one target"):
         node.publish_inline("v", "b")
@@ -360,7 +360,7 @@ def test_an_inline_volume_has_one_target(node: NodeHalf) -> None:
         node.publish_inline("v", "a", context={"size": "3Mi"})
 
 
-def test_a_device_that_cannot_be_had_leaves_nothing(node: NodeHalf) -> None:
+def test_a_device_that_cannot_be_had_leaves_nothing(node: NodeService) -> None:
     """The image is gone: the error is the back end's, no row, mount or directory is left."""
     volume = node.volume()
     (node.root / "backend" / volume).unlink()
@@ -369,7 +369,7 @@ def test_a_device_that_cannot_be_had_leaves_nothing(node: NodeHalf) -> None:
     assert node.mounted() == node.held() == []
 
 
-def test_a_mount_that_vanished_is_made_again(node: NodeHalf) -> None:
+def test_a_mount_that_vanished_is_made_again(node: NodeService) -> None:
     """Somebody's umount does not make the kubelet's repeated calls fail."""
     volume = node.volume()
     node.stage(volume)

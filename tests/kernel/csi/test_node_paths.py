@@ -10,20 +10,20 @@ import pytest
 
 from runtime_core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.kernel import mounts, syscalls
-from tests.support.csi_node import NodeHalf, capability, own_mounts
+from tests.support.csi_node import NodeService, capability, own_mounts
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[NodeHalf]:
+def node(tmp_path: Path) -> Iterator[NodeService]:
     with own_mounts():
-        node = NodeHalf(tmp_path)
+        node = NodeService(tmp_path)
         (tmp_path / "outside").mkdir()
         (tmp_path / "outside" / "precious").write_text("precious")
         yield node
         node.close()
         assert (tmp_path / "outside" / "precious").read_text() == "precious"
         assert os.listdir(tmp_path / "outside") == ["precious"]
-        assert [point for point in mounts.mounted() if point.startswith(str(tmp_path / "outside"))] == []
+        assert [point for point in mounts.current_mount_points() if point.startswith(str(tmp_path / "outside"))] == []
 
 
 BAD = [
@@ -33,7 +33,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("path", BAD)
-def test_what_is_not_below_the_kubelets_directory_is_refused(node: NodeHalf, path: str) -> None:
+def test_what_is_not_below_the_kubelets_directory_is_refused(node: NodeService, path: str) -> None:
     """By every call that takes a path, whatever the volume's state."""
     path = path.replace("{kubelet}", str(node.kubelet))
     volume = node.volume()
@@ -54,7 +54,7 @@ def test_what_is_not_below_the_kubelets_directory_is_refused(node: NodeHalf, pat
 
 
 @pytest.mark.parametrize("to", ["/etc", "../outside", "../outside/precious", "dangling", "."])
-def test_a_symlink_as_target_is_refused(node: NodeHalf, to: str) -> None:
+def test_a_symlink_as_target_is_refused(node: NodeService, to: str) -> None:
     """For mount, block and inline volumes; the link stays."""
     volume, device = node.volume(), node.volume(block=True)
     node.stage(volume)
@@ -73,7 +73,7 @@ def test_a_symlink_as_target_is_refused(node: NodeHalf, to: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["staging", "target"])
-def test_a_symlink_on_the_way_is_refused(node: NodeHalf, where: str) -> None:
+def test_a_symlink_on_the_way_is_refused(node: NodeService, where: str) -> None:
     """Even one that leads to a good place."""
     volume = node.volume()
     (node.kubelet / "way").symlink_to("pods")
@@ -89,7 +89,7 @@ def test_a_symlink_on_the_way_is_refused(node: NodeHalf, where: str) -> None:
     assert os.listdir(node.kubelet / "pods") == ["s"]
 
 
-def test_a_target_that_became_a_symlink_is_not_followed_by_unpublish(node: NodeHalf, tmp_path: Path) -> None:
+def test_a_target_that_became_a_symlink_is_not_followed_by_unpublish(node: NodeService, tmp_path: Path) -> None:
     """A pod's directory that was swapped: an error, and what the link names stays mounted and whole."""
     volume = node.volume()
     node.stage(volume)
@@ -112,13 +112,13 @@ def test_a_target_that_became_a_symlink_is_not_followed_by_unpublish(node: NodeH
 
 @pytest.mark.parametrize("name", ["a b", "a\tb", "a\nb", "a\\b", "a\\040b", "a#b", "ä", " ", "\\", "x" * 255])
 @pytest.mark.parametrize("block", [False, True])
-def test_names_with_what_the_mount_table_escapes(node: NodeHalf, name: str, block: bool) -> None:
+def test_names_with_what_the_mount_table_escapes(node: NodeService, name: str, block: bool) -> None:
     """Mounted once however often it is asked for, and gone afterwards (mountinfo writes a blank as \\040)."""
     volume, how = node.volume(block=block), capability(block=block)
     node.stage(volume, volume_capability=how, staging_target_path=node.staging(name))
     for _repeat in range(2):
         target = node.publish(volume, name, volume_capability=how, staging_target_path=node.staging(name))
-    assert mounts.mounted().count(target) == 1
+    assert mounts.current_mount_points().count(target) == 1
     node.unpublish(volume, name)
     assert not os.path.lexists(target)
     node.call("NodeUnstageVolume", volume_id=volume, staging_target_path=node.staging(name))
@@ -126,7 +126,7 @@ def test_names_with_what_the_mount_table_escapes(node: NodeHalf, name: str, bloc
 
 
 @pytest.mark.parametrize("path", ["{kubelet}//pods///pod", "{kubelet}/./pods/./pod", "{kubelet}/pods/pod/"])
-def test_one_place_however_it_is_written(node: NodeHalf, path: str) -> None:
+def test_one_place_however_it_is_written(node: NodeService, path: str) -> None:
     volume = node.volume()
     node.stage(volume)
     node.publish(volume)
@@ -136,7 +136,7 @@ def test_one_place_however_it_is_written(node: NodeHalf, path: str) -> None:
     assert len(node.mounted()) == 1
 
 
-def test_what_stands_at_the_target_and_is_not_ours_stays(node: NodeHalf) -> None:
+def test_what_stands_at_the_target_and_is_not_ours_stays(node: NodeService) -> None:
     """A file where a directory has to be, a device's target that holds data, a foreign mount, a directory with files."""
     volume, device, block = node.volume(), node.volume(block=True), capability(block=True)
     node.stage(volume)
@@ -162,7 +162,7 @@ def test_what_stands_at_the_target_and_is_not_ours_stays(node: NodeHalf) -> None
     assert node.backend.volumes() == {record.id for record in node.service.records.volumes.all()}
 
 
-def test_a_directory_that_is_there_already_serves(node: NodeHalf) -> None:
+def test_a_directory_that_is_there_already_serves(node: NodeService) -> None:
     """Kubelets before 1.20 make it themselves; what is in it is back after unpublish, which then says that it is not ours."""
     volume = node.volume()
     node.stage(volume)
@@ -178,14 +178,14 @@ def test_a_directory_that_is_there_already_serves(node: NodeHalf) -> None:
     assert not os.path.lexists(node.target())
 
 
-def test_unpublishing_what_is_not_published_touches_nothing(node: NodeHalf) -> None:
+def test_unpublishing_what_is_not_published_touches_nothing(node: NodeService) -> None:
     volume = node.volume()
     Path(node.target()).mkdir()
     node.unpublish(volume)
     assert Path(node.target()).is_dir()
 
 
-def test_a_directory_around_the_target_that_is_gone_is_no_obstacle(node: NodeHalf) -> None:
+def test_a_directory_around_the_target_that_is_gone_is_no_obstacle(node: NodeService) -> None:
     """The kubelet has cleaned up before us."""
     volume = node.volume()
     node.stage(volume)
@@ -205,11 +205,11 @@ def test_a_kubelet_directory_that_is_itself_a_link_serves(tmp_path: Path) -> Non
     (tmp_path / "node").mkdir()
     (tmp_path / "node" / "kubelet").symlink_to(tmp_path / "real")
     with own_mounts():
-        node = NodeHalf(tmp_path / "node")
+        node = NodeService(tmp_path / "node")
         volume = node.volume()
         node.stage(volume)
         node.publish(volume)
-        assert str(tmp_path / "real" / "pods" / "pod") in mounts.mounted()
+        assert str(tmp_path / "real" / "pods" / "pod") in mounts.current_mount_points()
         node.unpublish(volume)
         node.unstage(volume)
         assert node.held() == []

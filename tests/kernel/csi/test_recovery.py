@@ -13,16 +13,16 @@ from typing import Any
 import grpc
 import pytest
 
-from csi_driver import ids
 from csi_driver.api.v1 import csi_pb2 as csi
+from csi_driver.records import ids
 from tests.support.csi_daemon import MIB, NODE, CsiDaemon, capability, create_request, from_snapshot, from_volume
-from tests.support.csi_life import Steps
+from tests.support.csi_lifecycle import Steps
 from tests.support.csi_node import own_mounts
 
 _ROOT = Path(__file__).parents[3]
 _POINT = re.compile(r'failpoint\.hit\("([a-z.-]+)"\)')
-_FOLDERS = ("csi_driver", "csi_driver/controller", "csi_driver/group_controller", "tests/support")
-#: those of the controller's half, found in the sources so that a new one is tested at once
+_FOLDERS = ("csi_driver/records", "csi_driver/controller", "csi_driver/group_controller", "tests/support")
+#: those of the controller service, found in the sources so that a new one is tested at once
 POINTS = sorted(
     point
     for folder in _FOLDERS
@@ -34,7 +34,7 @@ _CONTENT = os.urandom(MIB)
 
 
 class Life(Steps):
-    """Every changing call of the controller's half, once, in an order in which each needs those before."""
+    """Every changing call of the controller service, once, in an order in which each needs those before."""
 
     def __init__(self, daemon: CsiDaemon) -> None:
         self.daemon = daemon
@@ -149,7 +149,7 @@ def test_what_no_record_knows_is_logged_and_deleted(make_daemon: Callable[..., C
     daemon.start()
     known = daemon.create("v").volume_id
     daemon.kill()
-    unknown = [daemon.root / "memory/volumes" / ids.new_volume(), daemon.root / "memory/snapshots" / ids.new_snapshot()]
+    unknown = [daemon.root / "memory/volumes" / ids.new_volume_id(), daemon.root / "memory/snapshots" / ids.new_snapshot_id()]
     for path in unknown:
         path.touch()
     daemon.start()

@@ -12,9 +12,9 @@ import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from runtime_core.kernel import capabilities, mounts
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 from tests.support.csi_daemon import MIB, Mode, capability, create_request, from_snapshot, from_volume
-from tests.support.csi_life import length, read, write
+from tests.support.csi_lifecycle import length, read, write
 from tests.support.csi_pods import SIZE, Pods, code, pods, reboot
 
 _CONTENT = os.urandom(MIB)
@@ -23,8 +23,8 @@ _BLOCK = capability("block")
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Pods]:
-    need("mkfs.ext4", "e2fsprogs")
-    need("mkfs.xfs", "xfsprogs")
+    require_program("mkfs.ext4", "e2fsprogs")
+    require_program("mkfs.xfs", "xfsprogs")
     with pods(tmp_path) as made:
         yield made
 
@@ -189,7 +189,7 @@ def test_a_symlink_as_target_is_not_followed(node: Pods, tmp_path: Path) -> None
     assert code(lambda: node.publish(volume, "link")) == "INVALID_ARGUMENT"
     assert code(lambda: node.publish_inline("inline", "link")) == "INVALID_ARGUMENT"
     assert os.listdir(outside) == [] and node.target("link").is_symlink()
-    assert str(outside) not in mounts.mounted()
+    assert str(outside) not in mounts.current_mount_points()
 
 
 @pytest.mark.parametrize("name", ["a b", "a\tb", "a\nb", "a\\b"])
@@ -197,7 +197,7 @@ def test_a_target_that_the_mount_table_escapes_is_mounted_once(node: Pods, name:
     volume = node.create("v")
     for _time in range(3):
         target = node.publish(volume, name)
-    assert mounts.mounted().count(str(target)) == 1
+    assert mounts.current_mount_points().count(str(target)) == 1
     node.unpublish(volume, name)
     assert not os.path.lexists(target)
 

@@ -1,4 +1,5 @@
-"""What drivers of local volumes were attacked with, row by row: no id, name or parameter makes a path, and no link is followed."""
+"""What drivers of local volumes were attacked with, row by row: no id, name or parameter makes a path, and no link is
+followed."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from typing import Any
 import grpc
 import pytest
 
-from csi_driver import ids
 from csi_driver.api.v1 import csi_pb2 as csi
+from csi_driver.records import ids
 from runtime_core.kernel import mounts
 from tests.support.csi_daemon import NODE, capability, create_request, from_snapshot, from_volume
-from tests.support.csi_life import left
+from tests.support.csi_lifecycle import leftovers
 from tests.support.csi_pods import Pods, code, pods
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -145,7 +146,7 @@ def test_a_name_is_no_path(node: Pods, name: str) -> None:
     snapshot = node.daemon.snapshot(name, volume).snapshot_id
     (home,) = [path.parent for path in node.daemon.root.glob("*/volumes")]
     assert (os.listdir(home / "volumes"), os.listdir(home / "snapshots")) == ([volume], [snapshot])
-    assert ids.is_volume(volume) and ids.is_snapshot(snapshot)
+    assert ids.is_volume_id(volume) and ids.is_snapshot_id(snapshot)
     node.daemon.controller.DeleteSnapshot(csi.DeleteSnapshotRequest(snapshot_id=snapshot))
     node.delete(volume)
     assert (os.listdir(home / "volumes"), os.listdir(home / "snapshots")) == ([], [])
@@ -162,7 +163,9 @@ def test_a_parameter_that_would_be_a_path_is_refused(node: Pods, key: str) -> No
         volume_id="csi-" + "1" * 64, target_path=str(node.target("t")), volume_capability=capability(), volume_context=context
     )
     assert code(lambda: node.node.NodePublishVolume(request)) == "INVALID_ARGUMENT"
-    assert left(node.daemon) == [] if "loop" in os.listdir(node.daemon.root) else os.listdir(node.daemon.kubelet / "pods") == []
+    assert (
+        leftovers(node.daemon) == [] if "loop" in os.listdir(node.daemon.root) else os.listdir(node.daemon.kubelet / "pods") == []
+    )
 
 
 def test_links_that_a_pod_left_in_its_volume_lead_nowhere(directories: Pods, outside: Path) -> None:
@@ -224,7 +227,7 @@ def test_a_directory_swapped_for_a_link_while_it_is_used(node: Pods, outside: Pa
                     codes.add(error.code().name)
     assert codes <= {"OK", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "UNAVAILABLE"}
     assert "INVALID_ARGUMENT" in codes, "nobody met the link"
-    assert [point for point in mounts.mounted() if point.startswith(str(outside))] == []
+    assert [point for point in mounts.current_mount_points() if point.startswith(str(outside))] == []
     node.publish(volume, "pod/mount")
     node.unpublish(volume, "pod/mount")
     node.unstage(volume)

@@ -280,7 +280,7 @@ def test_a_document_that_drips_has_an_end(
 
 def test_a_blob_that_drips_is_given_up(store: Store, registry: HostileRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured over a window of waiting; the head of its answer has the deadline of a document."""
-    monkeypatch.setattr("runtime_core.images.pace._WINDOW", 0.6)
+    monkeypatch.setattr("runtime_core.images.transfer_rate._WINDOW", 0.6)
     large = large_layer()
     reference = registry.put_image("t/x", "1", [large], {})
     registry.misbehave(digest(large[0]), drip(b"x" * 50, 0.1, size=len(large[0])))
@@ -296,7 +296,7 @@ def test_a_blob_that_comes_slowly_and_steadily_comes(
     store: Store, registry: HostileRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may take longer than a document's deadline."""
-    monkeypatch.setattr("runtime_core.images.pace._WINDOW", 0.3)
+    monkeypatch.setattr("runtime_core.images.transfer_rate._WINDOW", 0.3)
     store.reopen(deadline=0.5)
     large = large_layer(size=1 << 16)
     reference = registry.put_image("t/x", "1", [large], {})

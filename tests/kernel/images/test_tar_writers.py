@@ -14,7 +14,7 @@ import pytest
 
 from runtime_core.images.unpack import unpack
 from runtime_core.launcher.client import Launcher
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 
 _LIMIT = 1 << 32
 _LONG = "/".join(["long-" + "n" * 90] * 3)
@@ -123,7 +123,7 @@ def test_gnu_tar(form: str, tmp_path: Path, launcher: Launcher) -> None:
 @pytest.mark.parametrize("form", ["pax", "paxr", "ustar", "gnutar", "v7"])
 def test_bsdtar(form: str, tmp_path: Path, launcher: Launcher) -> None:
     """Each of its formats of tar."""
-    need("bsdtar", "libarchive-tools")
+    require_program("bsdtar", "libarchive-tools")
     source = _source(tmp_path, short=form in _SHORT)
     if form == "pax":
         _attributes(source)

@@ -44,7 +44,7 @@ def test_fork_into_a_namespace_that_has_ended() -> None:
 
 def test_user_namespace_owns_the_others() -> None:
     """Root of the user namespace may configure the network namespace made with it; no process is left."""
-    found = namespaces.create_owned(("network", "uts"), [(0, 500_000, 100)], [(0, 600_000, 100)])
+    found = namespaces.create_in_user_namespace(("network", "uts"), [(0, 500_000, 100)], [(0, 600_000, 100)])
     assert found.keys() == {"user", "network", "uts"}
     child = os.fork()
     if child == 0:
@@ -67,17 +67,17 @@ def test_user_namespace_owns_the_others() -> None:
 def test_malformed_mapping_is_told() -> None:
     """What the kernel refuses is shown; nothing is left."""
     with pytest.raises(TrivetError, match="uid_map.*overlap|uid_map"):
-        namespaces.create_owned((), [(0, 500_000, 100), (50, 1, 10)], [(0, 1, 1)])
+        namespaces.create_in_user_namespace((), [(0, 500_000, 100), (50, 1, 10)], [(0, 1, 1)])
 
 
 def test_detached_mounts_leave_with_their_descriptor(tmp_path: Path) -> None:
     """A file system that is never attached is gone with its descriptor."""
     with mount_namespace():
-        before = set(mounts.mounted())
+        before = set(mounts.current_mount_points())
         tree = mounts.filesystem("tmpfs", ("size=64k",))
         descriptor = os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=tree)
         os.close(descriptor)
-        assert set(mounts.mounted()) <= before
+        assert set(mounts.current_mount_points()) <= before
         os.close(tree)
 
 

@@ -10,15 +10,15 @@ import pytest
 from plugins.volumes.loop import LoopBackend
 from runtime_core.interfaces.volume import Volume
 from runtime_core.kernel import loop_device, mounts
-from runtime_core.testing.volume_places import place
-from runtime_core.testing.volume_world import World, bound_loops, wait_until
+from runtime_core.testing.volume_environment import VolumeEnvironment, bound_loops, wait_until
+from runtime_core.testing.volume_file_systems import file_system_directory
 
 MIB = 1 << 20
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
-    with place(tmp_path, ""):
+    with file_system_directory(tmp_path, ""):
         yield
         mounts.unmount_below(str(tmp_path))
         try:
@@ -29,15 +29,15 @@ def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def loop(tmp_path: Path) -> World:
+def loop(tmp_path: Path) -> VolumeEnvironment:
     return world(tmp_path, lambda: LoopBackend(str(tmp_path / "root"), {}), "ext4")
 
 
-def world(tmp_path: Path, make: Callable[[], LoopBackend], fs_type: str) -> World:
+def world(tmp_path: Path, make: Callable[[], LoopBackend], fs_type: str) -> VolumeEnvironment:
     (tmp_path / "targets").mkdir()
-    return World(make, make(), tmp_path / "targets", fs_type, {}, 32 * MIB)
+    return VolumeEnvironment(make, make(), tmp_path / "targets", fs_type, {}, 32 * MIB)
 
 
 @pytest.fixture
-def volume(loop: World) -> Volume:
-    return loop.made("v")
+def volume(loop: VolumeEnvironment) -> Volume:
+    return loop.create_volume("v")

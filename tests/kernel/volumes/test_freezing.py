@@ -11,7 +11,7 @@ import pytest
 from runtime_core.errors import DeadlineExceeded, Unavailable
 from runtime_core.interfaces.volume import Volume
 from runtime_core.kernel import filesystems
-from runtime_core.testing.volume_world import World
+from runtime_core.testing.volume_environment import VolumeEnvironment
 from runtime_core.volumes import freezing
 
 
@@ -19,11 +19,11 @@ def opener(mounted: Path) -> int:
     return os.open(mounted, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def test_one_that_hangs_does_not_hold_the_others(tmp_path: Path, loop: World, volume: Volume) -> None:
+def test_one_that_hangs_does_not_hold_the_others(tmp_path: Path, loop: VolumeEnvironment, volume: Volume) -> None:
     """DeadlineExceeded names it; the others are thawed, and it is too once it comes back."""
     (tmp_path / "marks").mkdir()
     hangs = threading.Event()
-    with loop.open(volume) as mounted, loop.open(loop.made("w")) as other:
+    with loop.open(volume) as mounted, loop.open(loop.create_volume("w")) as other:
 
         def hang() -> int:
             hangs.wait()
@@ -44,7 +44,7 @@ def test_one_that_hangs_does_not_hold_the_others(tmp_path: Path, loop: World, vo
     assert os.listdir(tmp_path / "marks") == []
 
 
-def test_a_frozen_file_system_stands_still(tmp_path: Path, loop: World, volume: Volume) -> None:
+def test_a_frozen_file_system_stands_still(tmp_path: Path, loop: VolumeEnvironment, volume: Volume) -> None:
     """Within the block, and not after it; frozen by somebody else it is Unavailable, and stays theirs."""
     (tmp_path / "marks").mkdir()
     with loop.open(volume) as mounted:
@@ -61,11 +61,11 @@ def test_a_frozen_file_system_stands_still(tmp_path: Path, loop: World, volume: 
         filesystems.freeze(root)
         with pytest.raises(Unavailable, match="somebody else"), freezing.frozen(roots, str(tmp_path / "marks"), 10):
             pytest.fail("the block is not entered")
-        assert filesystems.thaw(root)
+        assert filesystems.unfreeze(root)
         os.close(root)
 
 
-def test_what_a_dead_driver_left_frozen_is_thawed(loop: World, volume: Volume) -> None:
+def test_what_a_dead_driver_left_frozen_is_thawed(loop: VolumeEnvironment, volume: Volume) -> None:
     """By the next one, from its mark, though it sees no mount of it."""
     with loop.open(volume) as mounted:
         root = opener(mounted)
@@ -73,7 +73,7 @@ def test_what_a_dead_driver_left_frozen_is_thawed(loop: World, volume: Volume) -
         Path(loop.targets.parent, "root", "frozen", "v").write_text(f"{device} ext4")
         filesystems.freeze(root)
         loop.make()
-        assert not filesystems.thaw(root), "it was thawed"
+        assert not filesystems.unfreeze(root), "it was thawed"
         os.close(root)
     for torn in ("", "7", "x ext4", "100000 ext4"):
         mark = Path(loop.targets.parent, "root", "frozen", "v")

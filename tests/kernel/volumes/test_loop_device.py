@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from runtime_core.kernel import loop_device, mounts
-from runtime_core.testing.volume_world import attach as put
-from runtime_core.testing.volume_world import wait_until
+from runtime_core.testing.volume_environment import attach as put
+from runtime_core.testing.volume_environment import wait_until
 from runtime_core.volumes import images
 
 MIB = 1 << 20
@@ -71,7 +71,7 @@ def test_nodes_that_nobody_made(tmp_path: Path) -> None:
     os.mknod("/dev/loop-control", stat.S_IFCHR | 0o600, os.makedev(10, 237))
     number = loop_device.attach(image(tmp_path), read_only=False)
     try:
-        assert stat.S_ISBLK(os.stat(loop_device.node(number)).st_mode)
+        assert stat.S_ISBLK(os.stat(loop_device.device_node(number)).st_mode)
     finally:
         loop_device.detach(number)
 
@@ -92,14 +92,14 @@ def test_the_device_says_whether_it_is_read_only(tmp_path: Path, read_only: bool
 def test_a_device_that_leaves_is_not_used_again(tmp_path: Path) -> None:
     """Given back while somebody has it open, it goes with him: who attaches the image meanwhile gets another."""
     path = image(tmp_path)
-    first = images.attached(path, read_only=False)
-    held = os.open(loop_device.node(first), os.O_RDONLY)
+    first = images.ensure_attached(path, read_only=False)
+    held = os.open(loop_device.device_node(first), os.O_RDONLY)
     try:
         images.detach(loop_device.find(path), path)
-        assert loop_device.is_leaving(first)
-        second = images.attached(path, read_only=False)
+        assert loop_device.is_being_detached(first)
+        second = images.ensure_attached(path, read_only=False)
         assert second != first
-        assert images.attached(path, read_only=False) == second
+        assert images.ensure_attached(path, read_only=False) == second
     finally:
         os.close(held)
     wait_until(lambda: loop_device.find(path) == [second], "the first one does not leave")

@@ -13,7 +13,7 @@ from plugins.volumes.directory import DirectoryBackend
 from runtime_core.errors import FailedPrecondition, InvalidArgument
 from runtime_core.interfaces.volume import Volume
 from runtime_core.kernel import btrfs
-from runtime_core.testing.volume_places import place
+from runtime_core.testing.volume_file_systems import file_system_directory
 
 MIB = 1 << 20
 VOLUME = Volume(id="v", size=16 * MIB, access="mount", fs_type="btrfs")
@@ -21,13 +21,13 @@ VOLUME = Volume(id="v", size=16 * MIB, access="mount", fs_type="btrfs")
 
 def test_btrfs_wants_btrfs(tmp_path: Path) -> None:
     """FailedPrecondition says so."""
-    with place(tmp_path, "xfs") as below, pytest.raises(FailedPrecondition, match="does not lie on btrfs"):
+    with file_system_directory(tmp_path, "xfs") as below, pytest.raises(FailedPrecondition, match="does not lie on btrfs"):
         BtrfsBackend(str(below / "root"), {})
 
 
 def test_subvolumes_that_a_pod_made_go_with_the_volume(tmp_path: Path) -> None:
     """However deep, and nothing of them is left for the file system to hold."""
-    with place(tmp_path, "btrfs") as below:
+    with file_system_directory(tmp_path, "btrfs") as below:
         backend = BtrfsBackend(str(below / "root"), {})
         backend.create(VOLUME, None)
         path = below / "root" / "volumes" / "v" / "data"
@@ -45,7 +45,7 @@ def test_subvolumes_that_a_pod_made_go_with_the_volume(tmp_path: Path) -> None:
 
 def test_a_full_volume_says_so(tmp_path: Path) -> None:
     """QuotaExceeded."""
-    with place(tmp_path, "btrfs") as below:
+    with file_system_directory(tmp_path, "btrfs") as below:
         backend = BtrfsBackend(str(below / "root"), {})
         backend.create(VOLUME, None)
         path = below / "root" / "volumes" / "v" / "data"
@@ -61,7 +61,7 @@ def test_a_full_volume_says_so(tmp_path: Path) -> None:
 
 def test_a_snapshot_of_a_subvolume_has_no_block_view(tmp_path: Path) -> None:
     """FailedPrecondition, while one of a block volume has."""
-    with place(tmp_path, "btrfs") as below:
+    with file_system_directory(tmp_path, "btrfs") as below:
         backend = BtrfsBackend(str(below / "root"), {})
         backend.create(VOLUME, None)
         backend.snapshot([("s", VOLUME)])
@@ -71,7 +71,7 @@ def test_a_snapshot_of_a_subvolume_has_no_block_view(tmp_path: Path) -> None:
 
 def test_directories_without_a_quota_have_to_be_asked_for(tmp_path: Path) -> None:
     """InvalidArgument names the parameter."""
-    with place(tmp_path, "xfs") as below:
+    with file_system_directory(tmp_path, "xfs") as below:
         backend = DirectoryBackend(str(below / "root"), {})
         for parameters in ({}, {"enforcement": "quota"}):
             with pytest.raises(InvalidArgument, match=r"parameters\.enforcement"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cni_plugins.__main__ import COMMANDS, main
-from cni_plugins.ipam.host_local.key import key_of
+from cni_plugins.ipam.host_local.address_key import address_to_key
 from cni_plugins.ipam.host_local.store import LeaseStore
 from tests.unit.cni.conftest import RESULT, Node
 
@@ -244,7 +244,7 @@ def test_what_no_runtime_would_take_is_refused(
 def test_leases_of_one_network_that_cannot_be_read_hide_no_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for network in ("bad", "good"):
         with LeaseStore(str(tmp_path), network) as store:
-            store.insert(key_of(ip_address("10.0.0.2")), "c1", "eth0")
+            store.insert(address_to_key(ip_address("10.0.0.2")), "c1", "eth0")
     (tmp_path / "bad" / "leases.db").write_bytes(bytes(4096))
     assert main(["leases", "--data-dir", str(tmp_path), "--json"]) == 1
     said = capsys.readouterr()

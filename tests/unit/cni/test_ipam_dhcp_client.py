@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cni_plugins.ipam.dhcp import client as states
 from cni_plugins.ipam.dhcp import command, packet, plugin
-from cni_plugins.ipam.dhcp.client import Client, Lease, Send, Timing
+from cni_plugins.ipam.dhcp.client import Client, Lease, OutgoingMessage, Timing
 from cni_plugins.ipam.dhcp.packet import Message
 
 _MAC = bytes.fromhex("020000000001")
@@ -24,7 +24,7 @@ class Talk:
     def __init__(self, *, give_up: float = 60, **more: Any) -> None:
         self.client = Client(_MAC, {61: b"\0id", 55: b"\x03\x01"}, Timing(10, 62, give_up), lambda: 0.5, **more)
         self.now = 1000.0
-        self.said: list[Send] = []
+        self.said: list[OutgoingMessage] = []
 
     def start(self) -> Message:
         self.said += self.client.start(self.now)
@@ -66,7 +66,7 @@ def test_from_init_to_bound() -> None:
     assert talk.start().kind == packet.DISCOVER
     talk.now += 3
     assert talk.hear(packet.OFFER)
-    assert (talk.client.state, talk.last.kind, talk.last.seconds) == (states.REQUESTING, packet.ASK, 3)
+    assert (talk.client.state, talk.last.kind, talk.last.seconds) == (states.REQUESTING, packet.REQUEST, 3)
     assert talk.last.options[50] == _ADDRESS and talk.last.options[54] == _SERVER
     assert not talk.hear(packet.ACK, lease=100)
     assert talk.client.state == states.BOUND
@@ -206,7 +206,7 @@ def test_a_lease_of_an_earlier_process() -> None:
 
 
 _HEARD = st.tuples(
-    st.sampled_from([packet.OFFER, packet.ACK, packet.NAK, packet.ASK, 0]), st.sampled_from([_SERVER, _OTHER_SERVER]),
+    st.sampled_from([packet.OFFER, packet.ACK, packet.NAK, packet.REQUEST, 0]), st.sampled_from([_SERVER, _OTHER_SERVER]),
     st.sampled_from([_ADDRESS, b"\x0a\x09\0\x63", bytes(4)]),
     st.dictionaries(st.sampled_from(["lease", "renewal", "rebinding"]), st.integers(0, 0xFFFFFFFF)),
 )  # fmt: skip
@@ -258,7 +258,7 @@ def test_whatever_it_hears_it_goes_on(events: list[Any]) -> None:
 )
 def test_the_daemons_flags(arguments: list[str], found: dict[str, Any]) -> None:
     """As the reference binary takes them."""
-    assert command.parsed(arguments) == {"socket_path": "/run/cni/dhcp.sock", **found}
+    assert command.parse_arguments(arguments) == {"socket_path": "/run/cni/dhcp.sock", **found}
 
 
 @pytest.mark.parametrize(

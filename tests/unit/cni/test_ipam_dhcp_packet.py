@@ -77,7 +77,7 @@ def test_any_bytes(data: bytes, is_checked: bool) -> None:
     """A message, whose options make a result, or Malformed; a payload or None."""
     frame.unwrap(data, is_checked=is_checked)
     try:
-        options.result(packet.decode(data), {"request": [{"option": "6"}, {"option": "15"}]})
+        options.cni_result(packet.decode(data), {"request": [{"option": "6"}, {"option": "15"}]})
     except Malformed:
         pass
 
@@ -164,7 +164,7 @@ def _ack(**found: bytes) -> Message:
 def test_an_answer_as_a_result(found: dict[str, bytes], address: str, gateway: str | None, routes: list[dict[str, Any]]) -> None:
     """The reference plugin's: the first router is the gateway, and RFC 3442's routes stand for all others."""
     ips = [{"address": address, **({"gateway": gateway} if gateway else {})}]
-    assert options.result(_ack(**found), {}) == {"ips": ips, "routes": routes, "dns": {}}
+    assert options.cni_result(_ack(**found), {}) == {"ips": ips, "routes": routes, "dns": {}}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_an_answer_as_a_result(found: dict[str, bytes], address: str, gateway: s
 )
 def test_what_is_provided_and_requested(ipam: dict[str, Any], args: dict[str, str], sent: dict[int, bytes]) -> None:
     """By name or number; an argument goes before a value; skipDefault in any entry counts for all."""
-    assert options.to_send(ipam, args) == sent
+    assert options.message_options(ipam, args) == sent
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_what_is_provided_and_requested(ipam: dict[str, Any], args: dict[str, st
 def test_bad_options_are_refused_by_their_field(ipam: dict[str, Any], field: str) -> None:
     """Before anybody is asked: STATUS says it, too."""
     with pytest.raises(InvalidArgument, match=field):
-        options.to_send(ipam, {})
+        options.message_options(ipam, {})
     request = Request(config={"name": "net", "ipam": {"type": "dhcp", "daemonSocketPath": "/nowhere", **ipam}})
     with pytest.raises(InvalidArgument, match=field):
         plugin.status(request)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cni_plugins.ipam.conf import NotReady
 from cni_plugins.ipam.host_local import plugin
 from cni_plugins.ipam.host_local.leases import Lease, list_leases
+from cni_plugins.options.ipam_options import NotReady
 from runtime_core.cni.request import Request
 from runtime_core.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted, TrivetError
 

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cni_plugins.ipam.host_local.key import following, key_of, preceding, text_of
+from cni_plugins.ipam.host_local.address_key import address_to_key, key_to_text, next_key, previous_key
 from cni_plugins.ipam.host_local.leases import Lease, list_leases
 from cni_plugins.ipam.host_local.store import LeaseStore
 from runtime_core.errors import DataLoss, FailedPrecondition
@@ -23,12 +23,12 @@ _ALL = {
     "delete": lambda store, address: store.delete(address),
     "first_free": lambda store, address: store.first_free(_key("10.0.0.1"), _key("10.0.255.254"), {_key("10.0.0.1")}),
     "owned": lambda store, address: store.owned("c7", "eth0"),
-    "given_last": lambda store, address: (store.set_given_last(0, address), store.given_last(0)),
+    "given_last": lambda store, address: (store.set_last_allocated(0, address), store.last_allocated(0)),
 }
 
 
 def _key(text: str) -> bytes:
-    return key_of(ip_address(text))
+    return address_to_key(ip_address(text))
 
 
 class Sequences(RuleBasedStateMachine):
@@ -72,7 +72,7 @@ class Sequences(RuleBasedStateMachine):
         runs = self.connection.execute("SELECT first, last FROM runs ORDER BY first").fetchall()
         inside = [n for first, last in runs for n in range(int.from_bytes(first), int.from_bytes(last) + 1)]
         assert inside == sorted(int.from_bytes(key) for key in self.model)
-        assert all(following(before[1]) < behind[0] for before, behind in zip(runs, runs[1:], strict=False))
+        assert all(next_key(before[1]) < behind[0] for before, behind in zip(runs, runs[1:], strict=False))
 
     def teardown(self) -> None:
         self.connection.close()
@@ -171,10 +171,10 @@ def test_what_the_reference_plugin_kept_is_taken_over(reference: Path) -> None:
     assert list_leases(str(reference)) == _TAKEN_OVER
     assert sorted(os.listdir(reference / "net")) == ["README", "last_reserved_ip.x", "leases.db", "leases.db-journal", "lock"]
     with LeaseStore(str(reference), "net") as store:
-        assert store.given_last(0) == _key("10.0.0.9")
+        assert store.last_allocated(0) == _key("10.0.0.9")
         assert store.first_free(_key("10.0.0.2"), _key("10.0.0.9"), ()) == _key("10.0.0.4")
-        assert [text_of(key) for key in store.owned("old", "eth0")] == ["10.0.0.6"]  # it stands for any interface
-        assert [text_of(key) for key in store.owned("c1", "eth1")] == ["10.0.0.9"]
+        assert [key_to_text(key) for key in store.owned("old", "eth0")] == ["10.0.0.6"]  # it stands for any interface
+        assert [key_to_text(key) for key in store.owned("c1", "eth1")] == ["10.0.0.9"]
 
 
 def test_what_the_reference_plugin_adds_later_is_taken_over_too(reference: Path) -> None:
@@ -232,7 +232,7 @@ def _many_leases(directory: Path) -> Path:
     """Of which nothing fits into one page; the database."""
     with LeaseStore(str(directory), "net") as store:
         for number in range(400):
-            store.insert(following(_key(f"10.0.{number // 100}.{2 * (number % 100)}")), f"{number:064}", "eth0")
+            store.insert(next_key(_key(f"10.0.{number // 100}.{2 * (number % 100)}")), f"{number:064}", "eth0")
     return directory / "net" / "leases.db"
 
 
@@ -309,6 +309,6 @@ def test_keys_are_ordered_as_addresses_are() -> None:
     texts = ["0.0.0.0", "9.255.255.255", "10.0.0.0", "255.255.255.255", "::1", "fd00::ffff", "fd00::1:0"]
     keys = [_key(text) for text in texts]
     assert keys == sorted(keys)
-    assert [text_of(key) for key in keys] == texts
-    assert following(_key("10.0.0.255")) == _key("10.0.1.0")
-    assert preceding(_key("fd00::1:0")) == _key("fd00::ffff")
+    assert [key_to_text(key) for key in keys] == texts
+    assert next_key(_key("10.0.0.255")) == _key("10.0.1.0")
+    assert previous_key(_key("fd00::1:0")) == _key("fd00::ffff")

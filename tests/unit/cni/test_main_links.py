@@ -61,7 +61,7 @@ def _link(index: int = 0, flags: int = 0) -> str:
             "07" + _link(5)[2:] + "1c001a80" + "0800020000000700" + "0800020008000a00" + "0800020010000c00",
         ),
         # bridge vlan del dev 5 vid 1
-        (bridge_vlans.no_vlans_message(5, [1]), "07" + _link(5)[2:] + "0c001a80" + "0800020000000100"),
+        (bridge_vlans.remove_vlans_message(5, [1]), "07" + _link(5)[2:] + "0c001a80" + "0800020000000100"),
     ],
 )  # fmt: skip
 def test_links(message: Message, expected: str) -> None:
@@ -89,7 +89,7 @@ def test_links(message: Message, expected: str) -> None:
         ),
         # ip address add fd00::2/128 dev 5
         (
-            link_messages.address_message(5, "fd00::2/128", says_when_ready=True),
+            link_messages.address_message(5, "fd00::2/128", follows_accept_dad=True),
             "0a800000" + "05000000" + "14000200fd000000000000000000000000000002" + "14000100fd000000000000000000000000000002",
         ),
         # ip route append default via 10.0.0.1 dev 5

@@ -90,7 +90,7 @@ def test_a_rule_is_read_as_it_was_written(source: str, table: int) -> None:
     message = rules.rule_message(source, table)
     rule = Rule(message.body + netlink.encode([*message.attributes, (6, 32765)]))
     assert (rule.source, rule.table, rule.priority) == (source, table, 32765)
-    away = rules.no_rule_message(rule)
+    away = rules.remove_rule_message(rule)
     assert Rule(away.body + netlink.encode(away.attributes)).priority == 32765
     assert (message.kind, away.kind) == (32, 33)
 
@@ -115,7 +115,7 @@ def test_a_route_moves_with_all_that_it_has() -> None:
     assert (route.index, route.table, route.gateway, str(route.near_end), str(route.destination)) == (
         5, 254, "10.0.0.1", "10.0.0.2", "10.1.0.0/16",
     )  # fmt: skip
-    put = route.put(300)
+    put = route.replace_message(300)
     found = netlink.decode(netlink.encode(put.attributes))
     assert struct.unpack(_ROUTE, put.body)[4] == 0
     assert struct.unpack("=I", found[15]) == (300,)
@@ -124,7 +124,7 @@ def test_a_route_moves_with_all_that_it_has() -> None:
         1: socket.inet_aton("10.1.0.0"), 4: struct.pack("=I", 5), 5: socket.inet_aton("10.0.0.1"), 6: struct.pack("=I", 7),
         7: socket.inet_aton("10.0.0.2"), 8: netlink.encode([(2, 1400)]),
     }  # fmt: skip
-    assert struct.unpack(_ROUTE, route.take().body)[4] == 254
+    assert struct.unpack(_ROUTE, route.delete_message().body)[4] == 254
 
 
 def test_a_route_by_several_gateways_is_of_its_first_link() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from cni_plugins.meta import link_settings, saved_settings, tuning
-from cni_plugins.meta.tuning_options import Options, check_allowed, sysctl_path
+from cni_plugins.chained import link_settings, saved_settings
+from cni_plugins.chained.tuning_options import Options, check_allowed, sysctl_path
+from cni_plugins.meta import tuning
 from runtime_core.cni.request import Request
 from runtime_core.errors import FailedPrecondition, InvalidArgument
 
@@ -40,7 +41,7 @@ def _request(env: dict[str, str] | None = None, **config: Any) -> Request:
 )  # fmt: skip
 def test_who_says_what(config: dict[str, Any], env: dict[str, str], wanted: dict[str, Any]) -> None:
     """args.cni before the capability, that before the environment, that before the configuration; the rest is left alone."""
-    assert link_settings.wanted(Options(_request(env, **config))) == wanted
+    assert link_settings.requested_settings(Options(_request(env, **config))) == wanted
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import pytest
 import cni_plugins
 from cni_plugins.native import executable
 from cni_plugins.native_code import X86_64
-from runtime_core.testing.tools import need
+from runtime_core.testing.tools import require_program
 
 
 def test_the_code_is_its_source_assembled(tmp_path: Path) -> None:
     """Byte for byte."""
-    assembler, copier = need("as", "binutils"), need("objcopy", "binutils")
+    assembler, copier = require_program("as", "binutils"), require_program("objcopy", "binutils")
     source = Path(cni_plugins.__file__).with_name("native_x86_64.s")
     subprocess.run([assembler, "--64", "-o", tmp_path / "o", source], check=True)
     subprocess.run([copier, "-O", "binary", "-j", ".text", tmp_path / "o", tmp_path / "bin"], check=True)

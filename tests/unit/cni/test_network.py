@@ -255,14 +255,14 @@ def test_an_old_answer_is_renewed_in_the_background() -> None:
         return answers.get(timeout=_SECONDS)
 
     readiness = Readiness(ask, fresh_seconds=0.05)
-    readiness.renew()
+    readiness.refresh()
     answers.put(NetworkStatus(is_ready=True))
     readiness.wait_first(_SECONDS)
     assert asked.acquire(timeout=_SECONDS)
     assert not asked.acquire(timeout=0.2)
-    assert readiness.look().is_ready
+    assert readiness.latest().is_ready
     answers.put(NetworkStatus(is_ready=False, message="gone"))
-    wait_for("the new answer", lambda: readiness.look().message == "gone", _SECONDS)
+    wait_for("the new answer", lambda: readiness.latest().message == "gone", _SECONDS)
     answers.put(NetworkStatus(is_ready=True))
     readiness.close()
 
@@ -277,14 +277,14 @@ def test_an_answer_about_what_has_changed_since_is_dropped() -> None:
         return answers.get(timeout=_SECONDS)
 
     readiness = Readiness(ask, fresh_seconds=1000)
-    readiness.renew()
+    readiness.refresh()
     assert asked.acquire(timeout=_SECONDS)
-    readiness.renew()
+    readiness.refresh()
     answers.put(NetworkStatus(is_ready=False, message="about the old one"))
     assert asked.acquire(timeout=_SECONDS)
-    assert "not answered" in readiness.look().message
+    assert "not answered" in readiness.latest().message
     answers.put(NetworkStatus(is_ready=True))
-    wait_for("the answer", lambda: readiness.look().is_ready, _SECONDS)
+    wait_for("the answer", lambda: readiness.latest().is_ready, _SECONDS)
     readiness.close()
 
 

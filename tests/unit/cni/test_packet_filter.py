@@ -15,7 +15,7 @@ from plugins.packet_filters.nft_conditions import expressions
 from runtime_core.cni.invoke import Plugins
 from runtime_core.cni.request import Request
 from runtime_core.errors import InvalidArgument
-from runtime_core.network.packet_filter import BACKENDS, chosen
+from runtime_core.network.packet_filter import BACKENDS, choose_entry_point
 
 _CONFIG = {"cniVersion": "1.1.0", "name": "net", "type": "probe"}
 
@@ -39,7 +39,7 @@ def test_in_process(seen: list[str]) -> None:
 def test_as_an_executable(seen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """By the stub, which hands it to the skeleton."""
     monkeypatch.setenv("CNI_COMMAND", "STATUS")
-    assert skel.answer("probe", {"probe": "probe_plugin"}, "mine:Filter", json.dumps(_CONFIG).encode(), [])[0] == 0
+    assert skel.serve_call("probe", {"probe": "probe_plugin"}, "mine:Filter", json.dumps(_CONFIG).encode(), [])[0] == 0
     assert seen == ["mine:Filter"]
 
 
@@ -67,13 +67,13 @@ def test_an_unknown_one_is_refused_before_anything_is_written() -> None:
 )
 def test_a_configuration_may_ask_for_another(backend: str, entry: str, expected: str) -> None:
     """By its name; the node's own is for who asks for none."""
-    assert chosen(backend, "backend", entry) == expected
+    assert choose_entry_point(backend, "backend", entry) == expected
 
 
 def test_a_configuration_that_asks_for_what_there_is_not() -> None:
     """It is told by the field."""
     with pytest.raises(InvalidArgument, match="backend: 'bogus' is not one of iptables, nftables"):
-        chosen("bogus", "backend", "mine:Filter")
+        choose_entry_point("bogus", "backend", "mine:Filter")
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_default_devices_are_allowed_after_a_deny() -> None:
 )
 def test_failures_cross_the_channel(error: Exception, kind: type[TrivetError]) -> None:
     """Whatever goes wrong in a child is raised by its parent, as the same kind, however long it is."""
-    ours, theirs = messages.pair()
+    ours, theirs = messages.socket_pair()
     with ours, theirs:
         messages.send_failure(theirs, error, "doing something")
         with pytest.raises(kind):
@@ -82,7 +82,7 @@ def test_failures_cross_the_channel(error: Exception, kind: type[TrivetError]) -
 
 def test_silence_has_an_end() -> None:
     """A child that hangs in a dead file system does not take its parent with it."""
-    ours, theirs = messages.pair()
+    ours, theirs = messages.socket_pair()
     with ours, theirs:
         ours.settimeout(0.01)
         with pytest.raises(DeadlineExceeded):
@@ -91,7 +91,7 @@ def test_silence_has_an_end() -> None:
 
 def test_end_of_the_conversation() -> None:
     """A closed channel is an empty message, not an error."""
-    ours, theirs = messages.pair()
+    ours, theirs = messages.socket_pair()
     theirs.close()
     with ours:
         assert messages.receive(ours) == (b"", b"", [])

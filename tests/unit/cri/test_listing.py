@@ -21,14 +21,14 @@ def test_a_message_is_built_once_for_each_record() -> None:
         return record.name.upper()
 
     items, first, second = Items(build), _Record("a"), _Record("b")
-    assert [item for _record, item in items.of([first, second])] == ["A", "B"]
-    assert list(items.of([second, first])) == [(second, "B"), (first, "A")]
+    assert [item for _record, item in items.with_messages([first, second])] == ["A", "B"]
+    assert list(items.with_messages([second, first])) == [(second, "B"), (first, "A")]
     assert built == ["a", "b"]
     changed = replace(first, name="c")
-    assert [item for _record, item in items.of([changed, second])] == ["C", "B"]
-    assert list(items.of([second])) == [(second, "B")]
+    assert [item for _record, item in items.with_messages([changed, second])] == ["C", "B"]
+    assert list(items.with_messages([second])) == [(second, "B")]
     assert built == ["a", "b", "c"]
-    assert [item for _record, item in items.of([changed])] == ["C"]
+    assert [item for _record, item in items.with_messages([changed])] == ["C"]
     assert built == ["a", "b", "c", "c"]
 
 

@@ -31,15 +31,15 @@ def test_a_negative_duration_is_refused() -> None:
 def test_a_path_that_cannot_be_is_refused(path: str) -> None:
     """By its field, before the kernel is asked."""
     with pytest.raises(InvalidArgument, match="field"):
-        names.absolute_path(path, "field")
+        names.check_absolute_path(path, "field")
 
 
 def test_a_path_may_be_as_long_as_a_path_can_be() -> None:
     """And shorter by what is yet to be added."""
     longest = "/" + "/".join(["a" * 255] * 15 + ["a" * 254])
-    assert names.absolute_path(longest, "field") == longest
+    assert names.check_absolute_path(longest, "field") == longest
     with pytest.raises(InvalidArgument):
-        names.absolute_path(longest, "field", room=1)
+        names.check_absolute_path(longest, "field", room=1)
 
 
 def _config(**more: Any) -> api.ContainerConfig:

@@ -24,7 +24,7 @@ def test_handlers_come_beside_the_built_in_ones(tmp_path: Path) -> None:
     """A configured one may also take the place of the default handler."""
     file = tmp_path / "config.yaml"
     file.write_text("runtime-handlers:\n  runc: {runtime: oci-cli, settings: {binary: /usr/bin/runc}}\n  '': {runtime: other}")
-    handlers = config.load(Settings, file).handlers()
+    handlers = config.load_file(Settings, file).handlers()
     assert handlers == {
         "": RuntimeHandler(runtime="other"),
         "trivet": HANDLERS["trivet"],
@@ -40,7 +40,7 @@ def test_a_limit_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(text)
     with pytest.raises(InvalidArgument, match=f"{file}: {text.partition(':')[0]}: "):
-        config.load(Settings, file)
+        config.load_file(Settings, file)
 
 
 @pytest.mark.parametrize("name", ["Runc", "a_b", "-a", "a" * 64, "a/b", "a.b"])
@@ -49,4 +49,4 @@ def test_a_handler_that_no_runtime_class_can_name_is_refused(name: str, tmp_path
     file = tmp_path / "config.yaml"
     file.write_text(f"runtime-handlers: {{'{name}': {{runtime: native}}}}")
     with pytest.raises(InvalidArgument, match=f"{file}: runtime-handlers: '{name}'"):
-        config.load(Settings, file)
+        config.load_file(Settings, file)

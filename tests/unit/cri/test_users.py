@@ -18,7 +18,7 @@ _HIGHEST = 2**31 - 1
 
 def _resolve(image_user: str, passwd: bytes | str = b"", group: bytes | str = b"", **security: Any) -> users.User:
     files = [content.encode() if isinstance(content, str) else content for content in (passwd, group)]
-    return users.resolve(api.LinuxContainerSecurityContext(**security), image_user, *files)
+    return users.resolve_user(api.LinuxContainerSecurityContext(**security), image_user, *files)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A service on a back end of plain files, whose functions are called as the gate calls them."""
+"""A service on a back end of plain files, whose functions are called as the RPC handler calls them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from csi_driver.durable import Flusher
-from csi_driver.records import Records
-from csi_driver.releases import releasers
-from csi_driver.server import SERVICES
+from csi_driver.daemon.server import SERVICES
+from csi_driver.records.flusher import Flusher
+from csi_driver.records.releases import releasers
+from csi_driver.records.schema import Records
 from csi_driver.service import Service
 from csi_driver.settings import Settings
 from runtime_core.log import Log
-from runtime_core.serving.gate import Call
+from runtime_core.serving.rpc_handler import Call
 from runtime_core.store.database import Database
 from runtime_core.store.ledger import Ledger
 from tests.support.csi_daemon import NODE
@@ -29,7 +29,7 @@ class Driver:
         self.root = directory
         self._database = Database(directory)
         self.backend = MemoryBackend(str(directory / "memory"), backend)
-        records = Records.of(self._database)
+        records = Records.load(self._database)
         self.service = Service(
             settings=Settings(root=directory, backend="memory", **settings),
             node_id=NODE,

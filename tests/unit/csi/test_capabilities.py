@@ -8,7 +8,7 @@ import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
 from csi_driver.capabilities import NEEDS, Capabilities, capabilities
-from csi_driver.server import SERVICES
+from csi_driver.daemon.server import SERVICES
 from runtime_core.interfaces.volume import Features
 
 _ALL: dict[str, Any] = {

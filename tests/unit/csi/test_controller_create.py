@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from csi_driver import ids
 from csi_driver.api.v1 import csi_pb2 as csi
+from csi_driver.records import ids
 from runtime_core.errors import (
     AlreadyExists,
     InvalidArgument,
@@ -69,8 +69,8 @@ def _topology(**places: list[csi.Topology]) -> dict[str, Any]:
         ({"volume_content_source": csi.VolumeContentSource()}, InvalidArgument, "volume_content_source.type"),
         ({"volume_content_source": from_snapshot("")}, InvalidArgument, "snapshot_id: is missing"),
         ({"volume_content_source": from_snapshot("../../etc")}, NotFound, "../../etc"),
-        ({"volume_content_source": from_snapshot(ids.new_snapshot())}, NotFound, "snapshot"),
-        ({"volume_content_source": from_volume(ids.new_volume())}, NotFound, "volume"),
+        ({"volume_content_source": from_snapshot(ids.new_snapshot_id())}, NotFound, "snapshot"),
+        ({"volume_content_source": from_volume(ids.new_volume_id())}, NotFound, "volume"),
         (_topology(), InvalidArgument, "accessibility_requirements"),
         (_topology(requisite=[_ELSEWHERE]), ResourceExhausted, "requisite"),
         (_topology(requisite=[csi.Topology(segments={"zone": "z1"})]), ResourceExhausted, "requisite"),
@@ -105,7 +105,7 @@ def test_a_wrong_field_is_told_by_name_and_nothing_is_made(
 def test_what_the_interface_allows_is_made_and_a_retry_gets_the_same(driver: Driver, more: dict[str, Any]) -> None:
     request = create_request(**{"name": "v", **more})
     volume = driver.CreateVolume(request).volume
-    assert ids.is_volume(volume.volume_id) and driver.backend.volumes() == {volume.volume_id}
+    assert ids.is_volume_id(volume.volume_id) and driver.backend.volumes() == {volume.volume_id}
     assert dict(volume.accessible_topology[0].segments) == {_KEY: NODE}
     assert driver.CreateVolume(request).volume == volume
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from csi_driver import ids
 from csi_driver.api.v1 import csi_pb2 as csi
+from csi_driver.records import ids
 from runtime_core.errors import (
     Aborted,
     AlreadyExists,
@@ -54,7 +54,7 @@ def _write(driver: Driver, volume_id: str, *blocks: int, fill: bytes = b"x") -> 
 def test_a_snapshot_tells_all_and_a_retry_gets_the_same(driver: Driver, volume_id: str) -> None:
     before = time.time()
     made = _snapshot(driver, volume_id)
-    assert ids.is_snapshot(made.snapshot_id) and made.ready_to_use and made.size_bytes == MIB
+    assert ids.is_snapshot_id(made.snapshot_id) and made.ready_to_use and made.size_bytes == MIB
     assert made.source_volume_id == volume_id and made.group_snapshot_id == ""
     assert before <= made.creation_time.ToNanoseconds() / 1e9 <= time.time()
     assert dict(made.accessible_topology[0].segments) == {"topology.hostpath.csi.trivet.dev/node": NODE}
@@ -74,7 +74,7 @@ def test_a_snapshot_outlives_its_volume(driver: Driver, volume_id: str) -> None:
     [
         ({"name": "x" * 129}, InvalidArgument),
         ({"name": "a\x07"}, InvalidArgument),
-        ({"source_volume_id": ids.new_volume()}, NotFound),
+        ({"source_volume_id": ids.new_volume_id()}, NotFound),
         ({"source_volume_id": "../../etc/passwd"}, NotFound),
         ({"parameters": {"secret": "hunter2"}}, InvalidArgument),
         ({"accessibility_requirements": csi.TopologyRequirement(requisite=[csi.Topology(segments={"a": "b"})])},
@@ -104,7 +104,7 @@ def test_lists_are_filtered_by_volume_and_by_id(driver: Driver, volume_id: str) 
     assert _listed(driver, source_volume_id=other) == of_other
     assert _listed(driver, snapshot_id=of_other[1]) == [of_other[1]]
     assert _listed(driver, snapshot_id=of_other[1], source_volume_id=volume_id) == []
-    for nobody in ("nothing", "../x", ids.new_snapshot()):
+    for nobody in ("nothing", "../x", ids.new_snapshot_id()):
         assert _listed(driver, snapshot_id=nobody) == _listed(driver, source_volume_id=nobody) == []
         with pytest.raises(NotFound):
             driver.GetSnapshot(csi.GetSnapshotRequest(snapshot_id=nobody))
@@ -120,7 +120,7 @@ def test_a_deleted_snapshot_is_gone_and_its_name_free(driver: Driver, volume_id:
 
 def test_many_may_read_a_snapshot_and_none_delete_it_meanwhile(driver: Driver, volume_id: str) -> None:
     made = _snapshot(driver, volume_id)
-    with driver.service.locks.hold(sharing=[made.snapshot_id]):
+    with driver.service.locks.hold(shared=[made.snapshot_id]):
         source = csi.VolumeContentSource(snapshot={"snapshot_id": made.snapshot_id})
         driver.CreateVolume(create_request("copy", volume_content_source=source))
         with pytest.raises(Aborted):
@@ -134,7 +134,7 @@ def test_many_may_read_a_snapshot_and_none_delete_it_meanwhile(driver: Driver, v
 def test_a_group_is_one_cut_and_a_retry_gets_the_same(driver: Driver, volume_id: str) -> None:
     other = driver.CreateVolume(create_request("w", 2 * MIB)).volume.volume_id
     made = _group(driver, "g", other, volume_id)
-    assert made.ready_to_use and ids.is_group(made.group_snapshot_id)
+    assert made.ready_to_use and ids.is_group_id(made.group_snapshot_id)
     assert [one.source_volume_id for one in made.snapshots] == [other, volume_id]
     assert {one.group_snapshot_id for one in made.snapshots} == {made.group_snapshot_id}
     assert {str(one.creation_time) for one in made.snapshots} == {str(made.creation_time)}
@@ -192,7 +192,7 @@ def test_a_group_that_is_not_ours_is_gone_already(driver: Driver, foreign: str) 
 
 @pytest.mark.parametrize(
     ("volumes", "kind"),
-    [(["own", ids.new_volume()], NotFound), (["own", "own"], InvalidArgument), (["own", "../x"], NotFound)],
+    [(["own", ids.new_volume_id()], NotFound), (["own", "own"], InvalidArgument), (["own", "../x"], NotFound)],
 )
 def test_a_wrong_group_is_not_cut(driver: Driver, volume_id: str, volumes: list[str], kind: type[TrivetError]) -> None:
     with pytest.raises(kind, match=r"source_volume_ids\[1\]"):
@@ -287,7 +287,7 @@ def test_metadata_of_what_is_not_there_or_does_not_belong_together(driver: Drive
     other = driver.CreateVolume(create_request("w")).volume.volume_id
     first, second = _snapshot(driver, volume_id, "1").snapshot_id, _snapshot(driver, volume_id, "2").snapshot_id
     foreign = _snapshot(driver, other, "3").snapshot_id
-    for missing in ("..", ids.new_snapshot()):
+    for missing in ("..", ids.new_snapshot_id()):
         for call in (
             lambda missing=missing: _allocated(driver, missing),
             lambda missing=missing: _delta(driver, missing, first),

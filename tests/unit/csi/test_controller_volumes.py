@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from csi_driver.api.v1 import csi_pb2 as csi
-from csi_driver.records import Staging, Target
+from csi_driver.records.schema import Staging, Target
 from runtime_core.errors import (
     Aborted,
     AlreadyExists,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from csi_driver.locks import Holds
+from csi_driver.records.locks import OperationLocks
 from runtime_core.errors import Aborted
 
 
@@ -22,15 +22,15 @@ from runtime_core.errors import Aborted
 )
 def test_what_is_held_and_what_is_shared(first: dict[str, list[str]], second: dict[str, list[str]], is_free: bool) -> None:
     """And a refused call holds nothing, nor does one that is over."""
-    holds = Holds()
-    with holds.hold(*first.get("names", ()), sharing=first.get("sharing", ())):
+    holds = OperationLocks()
+    with holds.hold(*first.get("names", ()), shared=first.get("sharing", ())):
         if is_free:
-            with holds.hold(*second.get("names", ()), sharing=second.get("sharing", ())):
+            with holds.hold(*second.get("names", ()), shared=second.get("sharing", ())):
                 pass
         else:
             with (
                 pytest.raises(Aborted, match="under way"),
-                holds.hold(*second.get("names", ()), sharing=second.get("sharing", ())),
+                holds.hold(*second.get("names", ()), shared=second.get("sharing", ())),
             ):
                 pass
     for name in "abc":
@@ -39,9 +39,9 @@ def test_what_is_held_and_what_is_shared(first: dict[str, list[str]], second: di
 
 
 def test_a_share_lasts_until_its_last_reader_is_done() -> None:
-    holds = Holds()
-    with holds.hold(sharing=["a"]):
-        with holds.hold(sharing=["a"]):
+    holds = OperationLocks()
+    with holds.hold(shared=["a"]):
+        with holds.hold(shared=["a"]):
             pass
         with pytest.raises(Aborted), holds.hold("a"):
             pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from csi_driver.metrics import metrics
+from csi_driver.daemon.metrics import metrics
 from runtime_core.interfaces.volume import Capacity
 from runtime_core.serving.timings import BUCKETS, Timings
 

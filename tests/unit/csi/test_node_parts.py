@@ -1,4 +1,4 @@
-"""The node's half in parts: paths, flags, groups, sizes, the mount table, and work that hangs."""
+"""The node service in parts: paths, flags, groups, sizes, the mount table, and work that hangs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from csi_driver.node import ephemeral, find, flags, group, mount_table, place
-from csi_driver.node.bounded import Bounded
-from csi_driver.node.state import NodeState
+from csi_driver.node import ephemeral, group_ownership, lookup, mount_flags, mount_point, mount_table
+from csi_driver.records.node_state import NodeState
+from csi_driver.timed_call import TimedCalls
 from runtime_core.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
 from runtime_core.interfaces.volume import Problem
 from runtime_core.kernel import syscalls
@@ -27,7 +27,7 @@ _KUBELET = Path("/var/lib/kubelet")
     ],
 )
 def test_paths_below_the_kubelets_directory(path: str, found: str) -> None:
-    assert place.checked(_KUBELET, path, "target_path") == found
+    assert mount_point.check_path(_KUBELET, path, "target_path") == found
 
 
 @pytest.mark.parametrize(
@@ -38,19 +38,19 @@ def test_paths_below_the_kubelets_directory(path: str, found: str) -> None:
 )  # fmt: skip
 def test_paths_that_are_refused_name_their_field(path: str) -> None:
     with pytest.raises(InvalidArgument, match="^target_path: "):
-        place.checked(_KUBELET, path, "target_path")
+        mount_point.check_path(_KUBELET, path, "target_path")
 
 
 def test_flags_are_taken_apart_and_each_is_there_once() -> None:
     """But for the commas within an SELinux label."""
     label = 'context="system_u:object_r:container_file_t:s0:c1,c2"'
-    assert flags.checked(["ro,noatime", "noatime", label], "f") == ("ro", "noatime", label)
+    assert mount_flags.parse_flags(["ro,noatime", "noatime", label], "f") == ("ro", "noatime", label)
 
 
 @pytest.mark.parametrize("flag", ["", "a\0", "a\nb", "a,,b"])
 def test_flags_that_are_none_are_refused(flag: str) -> None:
     with pytest.raises(InvalidArgument, match="^f: "):
-        flags.checked([flag], "f")
+        mount_flags.parse_flags([flag], "f")
 
 
 @pytest.mark.parametrize(
@@ -64,17 +64,17 @@ def test_flags_that_are_none_are_refused(flag: str) -> None:
     ],
 )
 def test_attributes_of_a_target(wanted: list[str], staged: list[str], found: tuple[int, int]) -> None:
-    assert flags.attributes(wanted, staged, "f") == found
+    assert mount_flags.mount_attributes(wanted, staged, "f") == found
 
 
 def test_an_option_of_the_file_system_has_to_be_staged_with() -> None:
     with pytest.raises(FailedPrecondition, match="^f: .*'discard'"):
-        flags.attributes(["discard"], [], "f")
+        mount_flags.mount_attributes(["discard"], [], "f")
 
 
 @pytest.mark.parametrize(("text", "found"), [("", ""), ("0", "0"), ("007", "7"), ("4294967294", "4294967294")])
 def test_groups(text: str, found: str) -> None:
-    assert group.checked(text, "g") == found
+    assert group_ownership.parse_group(text, "g") == found
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_sizes_that_are_none(text: str) -> None:
 @pytest.mark.parametrize("name", ["a", "..", "../../etc", "csi-" + "0" * 64, "\udcff", ""])
 def test_ids_of_inline_volumes_are_ours(name: str) -> None:
     """Whatever the kubelet's id is, ours is one that a path may be made of, and always the same."""
-    assert find.ephemeral_id(name) == find.ephemeral_id(name)
-    assert find.ephemeral_id(name).removeprefix("eph-").isalnum()
-    assert len(find.ephemeral_id(name)) == 36
+    assert lookup.ephemeral_id(name) == lookup.ephemeral_id(name)
+    assert lookup.ephemeral_id(name).removeprefix("eph-").isalnum()
+    assert len(lookup.ephemeral_id(name)) == 36
 
 
 _TABLE = rb"""22 1 254:0 / / rw - ext4 /dev/vda rw
@@ -110,7 +110,7 @@ _TABLE = rb"""22 1 254:0 / / rw - ext4 /dev/vda rw
 
 def test_the_mount_table_below_the_kubelets_directory() -> None:
     """As the kubelet calls it, which may be a link."""
-    found = mount_table.parsed(_TABLE, "/var/lib/kubelet", "/real/kubelet")
+    found = mount_table.parse_mountinfo(_TABLE, "/var/lib/kubelet", "/real/kubelet")
     assert found == {
         "/var/lib/kubelet/plugins/a b": mount_table.Mount("7:3", "/", "ext4", "/dev/loop3"),
         "/var/lib/kubelet/pods/dev": mount_table.Mount("0:5", "/loop9", "devtmpfs", "udev"),
@@ -120,7 +120,7 @@ def test_the_mount_table_below_the_kubelets_directory() -> None:
 
 def test_work_that_hangs_takes_one_thread() -> None:
     """Who asks again waits for the same; another name is not held; the answer comes when there is one."""
-    bounded, go, runs = Bounded(0.05), threading.Event(), []
+    bounded, go, runs = TimedCalls(0.05), threading.Event(), []
 
     def work() -> str:
         runs.append(1)
@@ -143,13 +143,13 @@ def test_errors_of_work_are_raised_to_who_asked() -> None:
         raise NotFound("nothing")
 
     with pytest.raises(NotFound, match="nothing"):
-        Bounded(5).run("x", work)
+        TimedCalls(5).run("x", work)
 
 
 def test_a_change_is_told_when_it_is_over() -> None:
     """And whether somebody wanted to look meanwhile; whoever looked before and after can tell that there was one."""
     state, told = NodeState(), []
-    state.when_changed(lambda volume_id, is_suspect: told.append((volume_id, is_suspect)))
+    state.on_change(lambda volume_id, is_suspect: told.append((volume_id, is_suspect)))
     before = state.changes("v")
     with state.changing("v"):
         assert state.changes("w") == 0
@@ -163,11 +163,11 @@ def test_a_change_is_told_when_it_is_over() -> None:
 
 def test_problems_are_remembered_and_forgotten() -> None:
     state, problem = NodeState(), Problem("DeviceGone", "gone")
-    assert state.saw("v", [problem])
-    assert not state.saw("v", [problem])
+    assert state.update_problems("v", [problem])
+    assert not state.update_problems("v", [problem])
     assert state.all_problems() == {"v": (problem,)}
-    assert state.saw("v", [])
+    assert state.update_problems("v", [])
     assert state.all_problems() == {}
-    state.saw("v", [problem])
+    state.update_problems("v", [problem])
     state.forget("v")
     assert state.problems("v") == ()

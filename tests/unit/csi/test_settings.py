@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from csi_driver import topology
+from csi_driver.requests import topology
 from csi_driver.settings import Settings
 from runtime_core.errors import InvalidArgument
 
@@ -38,10 +38,14 @@ def test_labels_as_clusters_have_them_are_taken() -> None:
 
 @pytest.mark.parametrize("node", ["node-a", "n" * 63, "10.0.0.1", "A_b.c"])
 def test_a_node_id_that_can_be_a_label_is_one(node: str) -> None:
-    assert topology.value(node) == node
+    assert topology.segment_value(node) == node
 
 
 @pytest.mark.parametrize("node", ["n" * 64, "node/a", "-x", "ü", ""])
 def test_any_other_has_one_that_stands_for_it(node: str) -> None:
-    label = topology.value(node)
-    assert label != node and label == topology.value(node) == topology.value(label) and label != topology.value("other" + node)
+    label = topology.segment_value(node)
+    assert (
+        label != node
+        and label == topology.segment_value(node) == topology.segment_value(label)
+        and label != topology.segment_value("other" + node)
+    )

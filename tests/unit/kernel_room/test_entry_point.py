@@ -12,7 +12,7 @@ from threading import Barrier
 import pytest
 
 from runtime_core.kernel import entry_point
-from runtime_core.network.packet_filter import packet_filter
+from runtime_core.network.packet_filter import load_packet_filter
 
 _THREADS = 32
 #: a module that is in sys.modules, without its class, for as long as nobody has written into the pipe beside it
@@ -41,7 +41,7 @@ def strangers_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("look_up", [entry_point.load, lambda entry: type(packet_filter(entry))])
+@pytest.mark.parametrize("look_up", [entry_point.load, lambda entry: type(load_packet_filter(entry))])
 def test_many_threads_find_one_whole_module(strangers_driver: Path, look_up: object) -> None:
     """Those that come while it is being imported wait for its end, and all get the same object."""
     entry, barrier = "strangers_driver.slow:Driver", Barrier(_THREADS + 1)

@@ -12,4 +12,4 @@ def test_mount_points_are_unescaped_and_in_order() -> None:
         b"23 27 0:22 / /a\\040b\\011c\\012d\\134040 rw shared:1 master:2 - tmpfs x rw\n"
         b"24 27 0:23 / /\xff rw - tmpfs x rw\n"
     )
-    assert mounts.points(text) == ["/proc", "/a b\tc\nd\\040", "/\udcff"]
+    assert mounts.mount_points(text) == ["/proc", "/a b\tc\nd\\040", "/\udcff"]

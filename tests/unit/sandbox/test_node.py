@@ -123,11 +123,11 @@ def test_an_end_is_recorded_whenever_it_is_told(node: Node, is_early: bool) -> N
         id="c", name="c", sandbox_id="p", metadata={}, image="", image_ref="", labels={}, annotations={}, mounts=[], log_path="",
         cgroup_path="", stop_signal=15, process={}, resources={}, created_at=1,
     )  # fmt: skip
-    node.expect_end("c")
+    node.expect_exit("c")
     if is_early:
         node.container_ended(end)
     node.container_created(record)
     if not is_early:
         node.container_ended(end)
     present = node.containers.get("c")
-    assert (present.state, present.exit_code, node.wait_end("c", 0)) == (State.EXITED, 7, True)
+    assert (present.state, present.exit_code, node.wait_for_exit("c", 0)) == (State.EXITED, 7, True)

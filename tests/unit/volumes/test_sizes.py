@@ -24,7 +24,7 @@ from runtime_core.volumes.sizes import MIB
 )
 def test_rounded(required: int, limit: int, smallest: int, size: int) -> None:
     """To whole MiB, or down to the limit where that still holds what is required."""
-    assert sizes.rounded(required, limit, smallest) == size
+    assert sizes.round_up(required, limit, smallest) == size
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,14 @@ def test_rounded(required: int, limit: int, smallest: int, size: int) -> None:
 def test_out_of_range(required: int, limit: int, smallest: int) -> None:
     """OutOfRange names the bound."""
     with pytest.raises(OutOfRange, match="capacity_range"):
-        sizes.rounded(required, limit, smallest)
+        sizes.round_up(required, limit, smallest)
 
 
 @given(st.integers(0, 1 << 50), st.integers(0, 1 << 50))
 def test_between_what_is_required_and_the_limit(required: int, limit: int) -> None:
     """And a multiple of 4 KiB, always."""
     try:
-        size = sizes.rounded(required, limit, MIB)
+        size = sizes.round_up(required, limit, MIB)
     except OutOfRange:
         return
     assert size >= max(required, MIB) and size % 4096 == 0

@@ -29,16 +29,16 @@ class Options:
             return bool(request.option(key, bool, False))
 
         self.name = link_options.interface_name(request.option("bridge", str, "") or DEFAULT_NAME, "bridge")
+        self.mtu, self.mac = link_options.mtu(request), link_options.mac(request)
+        self.vlan = link_options.vlan(request.config, "vlan", "vlan", first=0) or 0
+        self.trunk = _trunk(request.option("vlanTrunk", list, []) or [])
         self.is_default_gateway = flag("isDefaultGateway")
         self.is_gateway = flag("isGateway") or self.is_default_gateway
         self.force_address = flag("forceAddress")
         self.ip_masq = masquerading.check_options(request)
-        self.mtu, self.mac = link_options.mtu(request), link_options.mac(request)
         self.hairpin, self.promiscuous = flag("hairpinMode"), flag("promiscMode")
         if self.hairpin and self.promiscuous:
             raise InvalidArgument("promiscMode: cannot be set together with hairpinMode")
-        self.vlan = link_options.vlan(request.config, "vlan", "vlan", first=0) or 0
-        self.trunk = _trunk(request.option("vlanTrunk", list, []) or [])
         self.keeps_default_vlan = flag("preserveDefaultVlan")
         self.mac_spoof_check = flag("macspoofchk")
         self.detects_duplicates = flag("enabledad")

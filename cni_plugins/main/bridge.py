@@ -37,28 +37,13 @@ _DUPLICATE_DETECTION_SYSCTLS = (("ipv6", "enhanced_dad", "1"), ("ipv6", "accept_
 
 
 def add(request: Request) -> dict[str, Any]:
+    """Host link, container link, addresses, gateway, masquerading; an error undoes all of it."""
     options = Options(request)
     with AttachmentSetup(request) as setup:
-        bridge = bridge_device.ensure_bridge(setup.host, options)
-        host_link, container_link = create_veth(request, setup, master=bridge.index, mtu=options.mtu, mac=options.mac)
-        bridge_device.configure_port(setup.host, host_link, options)
-        if options.mac_spoof_check:
-            _restrict_mac(host_link.name, container_link.mac, setup)
-        addresses = allocate_addresses(request, setup.undo)
-        failpoint.hit("cni.bridge.allotted")
-        result = add_result(
-            request,
-            [describe_interface(bridge), describe_interface(host_link), describe_interface(container_link, request.netns)],
-            addresses,
-        )
-        _complete_gateways(options, result)
-        if not options.container_stays_down:
-            _configure_container_link(setup, options, host_link, container_link, result)
-        if options.is_gateway:
-            vlan_interface = bridge_device.add_gateway_addresses(setup.host, options, bridge, result["ips"])
-            if vlan_interface is not None:
-                result["interfaces"].append(describe_interface(vlan_interface))
-        failpoint.hit("cni.bridge.configured")
+        bridge, host_link, container_link = _connect(request, setup, options)
+        result = _allocate(request, setup, options, (bridge, host_link, container_link))
+        _configure_container_link(setup, options, host_link, container_link, result)
+        _configure_gateway(setup, options, bridge, result)
         if options.ip_masq and result["ips"]:
             masquerading.masquerade(request, result["ips"])
     return result
@@ -113,29 +98,53 @@ def status(request: Request) -> None:
     delegate_ipam(request, "STATUS")
 
 
-def _complete_gateways(options: Options, result: dict[str, Any]) -> None:
-    """Fill in gateways that the IPAM plugin did not give, and the default routes."""
+def _connect(request: Request, setup: AttachmentSetup, options: Options) -> tuple[Link, Link, Link]:
+    """(the bridge, its new port, the container's end, still down)."""
+    bridge = bridge_device.ensure_bridge(setup.host, options)
+    host_link, container_link = create_veth(request, setup, master=bridge.index, mtu=options.mtu, mac=options.mac)
+    bridge_device.configure_port(setup.host, host_link, options)
+    if options.mac_spoof_check:
+        from cni_plugins.links import mac_spoofing  # here: few ask for it
+
+        setup.undo.callback(mac_spoofing.unrestrict_ports, [host_link.name])
+        mac_spoofing.restrict_port(host_link.name, container_link.mac)
+    return bridge, host_link, container_link
+
+
+def _allocate(request: Request, setup: AttachmentSetup, options: Options, links: tuple[Link, Link, Link]) -> dict[str, Any]:
+    """The result of ADD, with addresses from IPAM, their gateways, and the default routes that the options ask for."""
+    bridge, host_link, container_link = links
+    addresses = allocate_addresses(request, setup.undo)
+    failpoint.hit("cni.bridge.allotted")
+    interfaces = [
+        describe_interface(bridge), describe_interface(host_link), describe_interface(container_link, request.netns),
+    ]  # fmt: skip
+    result = add_result(request, interfaces, addresses)
     for ip in result["ips"]:
         if options.is_gateway:
             ip["gateway"] = gateway_of(ip)
         default = "::/0" if ":" in ip["address"] else "0.0.0.0/0"
         if options.is_default_gateway and not any(route["dst"] == default for route in result["routes"]):
             result["routes"].append({"dst": default, "gw": ip["gateway"]})
+    return result
 
 
 def _configure_container_link(
     setup: AttachmentSetup, options: Options, host_link: Link, container_link: Link, result: dict[str, Any]
 ) -> None:
+    if options.container_stays_down:
+        return
     settings = _DUPLICATE_DETECTION_SYSCTLS if options.detects_duplicates else _SYSCTLS
     configure(setup, container_link, result, settings, detects_duplicates=options.detects_duplicates)
     check_carrier(host_link)
 
 
-def _restrict_mac(port: str, mac: str, setup: AttachmentSetup) -> None:
-    from cni_plugins.links import mac_spoofing
-
-    setup.undo.callback(mac_spoofing.unrestrict_ports, [port])
-    mac_spoofing.restrict_port(port, mac)
+def _configure_gateway(setup: AttachmentSetup, options: Options, bridge: Link, result: dict[str, Any]) -> None:
+    if options.is_gateway:
+        vlan_interface = bridge_device.add_gateway_addresses(setup.host, options, bridge, result["ips"])
+        if vlan_interface is not None:
+            result["interfaces"].append(describe_interface(vlan_interface))
+    failpoint.hit("cni.bridge.configured")
 
 
 def _unrestrict_ports(ports: list[str]) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from runtime_core.kernel.decimal_number import parse_decimal
 from runtime_core.streaming.channels import Aborted, Data, Ended, Event, Framing, Opened
 from runtime_core.streaming.connection import ClientConnection
 from runtime_core.streaming.loop import Loop
 from runtime_core.streaming.pod_port import PodPort
 
 _PAIR_SECONDS = 30.0
+_HIGHEST_PORT = 65535
 
 
 class _Pair:
@@ -140,7 +142,6 @@ class PortForward:
 def _named(event: Opened) -> tuple[str, str, int]:
     """Request, kind and port of a SPDY stream; port 0 when it names none."""
     kind, port = event.headers.get("streamtype", ""), event.headers.get("port", "")
-    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65536
     # Old clients number no requests; their error stream comes first, two numbers before the data.
     key = event.headers.get("requestid") or str(event.channel - (2 if kind == "data" else 0))
-    return key, kind, int(port) if is_port else 0
+    return key, kind, parse_decimal(port, _HIGHEST_PORT) or 0

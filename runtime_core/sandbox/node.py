@@ -203,7 +203,7 @@ class Node:
     # -- pods and the ends of their monitors
 
     @contextmanager
-    def open_transaction(self, spec: SandboxSpec) -> Iterator[list[str]]:
+    def opening(self, spec: SandboxSpec) -> Iterator[list[str]]:
         """Within it the pod, which has no record yet, counts as one that is in its cgroup parent, and a loss of it is
         kept for `pod_opened`. Gives that parent and those above it that do not exist, the highest first."""
         with self.locks.hold(CGROUP_PARENTS):

@@ -23,7 +23,7 @@ def open_sandbox(node: Node, spec: SandboxSpec) -> SandboxRecord:
     netns = node.directories.netns(spec.id) if spec.own_network else ""
     pod, network = pod_spec(spec, directory, netns), pod_network(spec, netns)
     runtime = node.runtime(spec.handler)
-    with node.open_transaction(spec) as missing, ExitStack() as undo:
+    with node.opening(spec) as missing, ExitStack() as undo:
         # What we make, we remove.
         things = [("cgroup-parent", path) for path in dict.fromkeys((*missing[:1], *missing[-1:]))]
         things.append(("pod", pod_reference(pod, spec.handler)))

@@ -249,7 +249,7 @@ def test_processes_serve_again(node: Node) -> None:
     served = {int(pid) for _verb, pid, parent in node.diary() if int(parent) == service}
     assert len(served) < 12
     home = os.stat(f"/proc/{service}/ns/net").st_ino
-    assert {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in served if _is_running(pid)} == {home}
+    _until(lambda: {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in served if _is_running(pid)} == {home}, "all are back")
 
 
 def _elsewhere() -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from cni_plugins.chained import container, link_settings, saved_settings
 from cni_plugins.chained.tuning_options import ALLOW_LIST, DATA_DIRECTORY, Options, check_allowed, data_directory, sysctl_path
 from runtime_core.errors import FailedPrecondition, InvalidArgument, NotFound, from_oserror
-from runtime_core.network.kernel_errors import check_mtu, describe_error
+from runtime_core.network.kernel_errors import LEAST_IPV6_MTU, describe_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def add(request: Request) -> dict[str, Any]:
     with container.enter_container(request) as found, ExitStack() as undo:
         link = container.find_interface(request, found)
         settings = link_settings.requested_settings(options)
-        listed = [ip["address"] for ip in container.interface_addresses(request, previous)]
-        check_mtu(link.name, settings.get("mtu", link.mtu), listed)  # the kernel would take the addresses away
+        _check_mtu(settings.get("mtu", LEAST_IPV6_MTU), container.interface_addresses(request, previous))
         if settings:
             _save(request, found.links, link, settings, undo)
             for key, value in settings.items():
@@ -88,6 +87,13 @@ def status(request: Request) -> None:
             _read(key, path)
 
 
+def _check_mtu(mtu: int, ips: list[dict[str, Any]]) -> None:
+    """The kernel would take the addresses away, and say nothing."""
+    lost = [ip["address"] for ip in ips if ":" in ip["address"]]
+    if lost and mtu < LEAST_IPV6_MTU:
+        raise InvalidArgument(f"mtu: setting it to {mtu}: {lost[0]} needs {LEAST_IPV6_MTU} at the least, as all of IPv6")
+
+
 def _save(request: Request, links: Links, link: Any, settings: dict[str, Any], undo: ExitStack) -> None:
     before = link_settings.read_settings(links, link)
     directory = data_directory(request)
@@ -121,7 +127,7 @@ def _write(key: str, interface: str, value: str) -> None:
         with open(path, "r+b", buffering=0) as file:  # never made: procfs has it, or it is an error
             file.write(value.encode() or b"\n")  # nothing written would be nothing changed, not a list emptied
     except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ERANGE, errno.ENOENT, errno.ENOTDIR):
+        if error.errno in (errno.EINVAL, errno.ERANGE):
             raise InvalidArgument(f"sysctl.{key}: setting it to {value!r}: {error}") from error
         raise from_oserror(error, f"sysctl.{key}: setting it to {value!r}") from error
 

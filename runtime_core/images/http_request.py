@@ -35,7 +35,7 @@ class Response:
         *,
         is_redirected: bool,
     ) -> None:
-        self._connection, self._response, self._pace, self._received = connection, response, rate, 0
+        self._connection, self._response, self._rate, self._received = connection, response, rate, 0
         self.status, self.headers, self.host = response.status, response.headers, host
         #: another host than the one that was asked has answered
         self.is_redirected = is_redirected
@@ -52,7 +52,7 @@ class Response:
         try:
             data = self._response.read1(size)
         except TimeoutError as error:
-            raise self._pace.timeout_error("has sent nothing") from error
+            raise self._rate.timeout_error("has sent nothing") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unavailable(f"{self.host} broke off: {error!r}") from error
         self._received += len(data)
@@ -71,7 +71,7 @@ class Response:
 
     def begin_transfer(self) -> None:
         """What comes now may take as long as it must, at the least rate."""
-        self._pace.transfer()
+        self._rate.transfer()
 
     def close(self) -> None:
         """Close the body and the connection; idempotent."""
@@ -89,7 +89,7 @@ class Http:
     """Made for one pull; keeps the TLS contexts, which are dear to make."""
 
     def __init__(self, limits: TransferLimits) -> None:
-        self._patience = limits
+        self._limits = limits
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
 
     def get(self, endpoint: Endpoint, url: str, headers: Mapping[str, str], secrets: Mapping[str, str]) -> Response:
@@ -132,10 +132,10 @@ class Http:
             connection.connect()
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise Unavailable(f"{parts.netloc} cannot be reached: {error}") from error
-        connection.sock.settimeout(self._patience.silence)
+        connection.sock.settimeout(self._limits.silence)
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        rate = TransferRate(parts.netloc, self._patience)
-        connection.response_class = functools.partial(PacedResponse, pace=rate)  # type: ignore[assignment]
+        rate = TransferRate(parts.netloc, self._limits)
+        connection.response_class = functools.partial(PacedResponse, rate=rate)  # type: ignore[assignment]
         return connection, rate
 
     def _context(self, endpoint: Endpoint, *, is_redirected: bool) -> ssl.SSLContext:

@@ -70,13 +70,13 @@ class Images:
         least_rate: int = 1024,
         largest_layer: int = 1 << 36,
     ) -> None:
-        """`silence`, `deadline` and `least_rate`: of `images.pace.Patience`; `largest_layer`: bytes, unpacked."""
+        """`silence`, `deadline` and `least_rate`: of `images.transfer_rate.TransferLimits`; `largest_layer`: bytes, unpacked."""
         self._content = ContentStore(root / "content")
         self._snapshotter, self._verifier = snapshotter, verifier
         self._leases = Leases(database)
         self._layers = Layers(snapshotter, launcher, largest_layer)
         self._registry_directory = registry_directory
-        self._patience: dict[str, Any] = {"silence": silence, "deadline": deadline, "least_rate": least_rate}
+        self._limits: dict[str, Any] = {"silence": silence, "deadline": deadline, "least_rate": least_rate}
         self._made_puller: Puller | None = None
         self._records: Collection[Image] = Collection(database, "image", encode=asdict, decode=_decode)
         self._pulls = Locks()
@@ -176,7 +176,7 @@ class Images:
                     self._snapshotter,
                     self._leases,
                     registry_directory=self._registry_directory,
-                    limits=TransferLimits(**self._patience),
+                    limits=TransferLimits(**self._limits),
                 )
             return self._made_puller
 

@@ -31,7 +31,7 @@ class TransferRate:
     """One answer's time: whole until `transfer`, by its rate from then on."""
 
     def __init__(self, host: str, limits: TransferLimits) -> None:
-        self._host, self._patience = host, limits
+        self._host, self._limits = host, limits
         self._end: float | None = time.monotonic() + limits.deadline
         self._waited = 0.0
         self._received = 0
@@ -39,21 +39,21 @@ class TransferRate:
     def wait(self) -> float:
         """Seconds for which the next bytes may be waited for; DeadlineExceeded when there are none."""
         if self._end is None:
-            return self._patience.silence
+            return self._limits.silence
         left = self._end - time.monotonic()
         if left <= 0:
             raise self._is_over()
-        return min(left, self._patience.silence)
+        return min(left, self._limits.silence)
 
     def received(self, size: int, waited: float) -> None:
         """DeadlineExceeded when a window has brought too little."""
         self._waited, self._received = self._waited + waited, self._received + size
         if self._end is not None or self._waited < _WINDOW:
             return
-        if self._received < self._patience.least_rate * self._waited:
+        if self._received < self._limits.least_rate * self._waited:
             raise DeadlineExceeded(
                 f"{self._host} has sent {self._received} bytes in {self._waited:.0f} s, "
-                f"less than {self._patience.least_rate} bytes a second"
+                f"less than {self._limits.least_rate} bytes a second"
             )
         self._waited, self._received = 0.0, 0
 
@@ -61,13 +61,13 @@ class TransferRate:
         """What to say of a wait that was in vain."""
         if self._end is not None and time.monotonic() >= self._end:
             return self._is_over()
-        return DeadlineExceeded(f"{self._host} {otherwise} for {self._patience.silence:g} s")
+        return DeadlineExceeded(f"{self._host} {otherwise} for {self._limits.silence:g} s")
 
     def transfer(self) -> None:
         self._end, self._waited, self._received = None, 0.0, 0
 
     def _is_over(self) -> DeadlineExceeded:
-        return DeadlineExceeded(f"{self._host} has not sent all of its answer within {self._patience.deadline:g} s")
+        return DeadlineExceeded(f"{self._host} has not sent all of its answer within {self._limits.deadline:g} s")
 
 
 class _PacedSocket(io.RawIOBase):

@@ -189,8 +189,8 @@ def _parse_request(line: bytes) -> dict[str, Any]:
 def _error_object(error: Exception) -> dict[str, Any]:
     if isinstance(error, OSError):
         error = from_oserror(error, "DHCP daemon")
-    name = type(error).__name__
-    return {"error": name if name in BY_NAME else "TrivetError", "message": str(error)}
+    name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in BY_NAME), "TrivetError")
+    return {"error": name, "message": str(error)}
 
 
 def _listener(path: str) -> socket.socket:

@@ -49,7 +49,7 @@ _CHAINED: list[dict[str, Any]] = [
 
 def main(directory: Path) -> None:
     for path in ("/run", "/var"):  # who is not root of the node may write in neither
-        syscalls.mount(path, path, "", syscalls.MS_BIND)
+        syscalls.mount(path, path, "", syscalls.MS_BIND | syscalls.MS_REC)
         syscalls.mount_setattr(syscalls.AT_FDCWD, path, flags=0, attr_set=syscalls.MOUNT_ATTR_RDONLY)
     with main_node.made(directory) as node:
         for name in ("up", "dev"):

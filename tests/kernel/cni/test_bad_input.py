@@ -63,7 +63,7 @@ def test_an_mtu_that_takes_ipv6_away_is_refused(answers: Answers) -> None:
     config = answers.attach(answers.node.config("bridge"), pod := answers.node.pod())
     tuning = {"cniVersion": "1.1.0", "name": "net", "type": "tuning", "mtu": 1000, "prevResult": config["prevResult"]}
     answer = answers("ADD", tuning, pod)
-    assert (answer["code"], "mtu: eth0 has 1000" in answer["msg"]) == (7, True)
+    assert (answer["code"], "mtu: setting it to 1000: fd77::2/64 needs 1280" in answer["msg"]) == (7, True)
     assert answers("CHECK", config, pod) == {}
 
 

@@ -42,7 +42,7 @@ def _volume_path(text: str) -> str:
     if path == "/":
         raise InvalidArgument(f"the image's Volumes: {text!r} is the root itself")
     if any(character < " " or character == "\x7f" for character in path):
-        raise InvalidArgument(f"the image's Volumes: {text!r} contains a control character")
+        raise InvalidArgument(f"the image's Volumes: {text!r} contains control characters")
     return names.check_length(path, "the image's Volumes")
 
 

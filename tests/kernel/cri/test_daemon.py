@@ -211,9 +211,9 @@ def test_a_refused_container_leaves_nothing(client: Client, pod: str, config: di
 def test_what_is_not_there_yet_says_its_name(client: Client) -> None:
     """UNIMPLEMENTED, with the RPC."""
     with pytest.raises(grpc.RpcError) as refused:
-        client.runtime.PortForward(api.PortForwardRequest())
+        client.runtime.CheckpointContainer(api.CheckpointContainerRequest())
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert "PortForward" in refused.value.details()
+    assert "CheckpointContainer" in refused.value.details()
 
 
 def test_a_second_daemon_on_the_same_root_gives_way(client: Client) -> None:

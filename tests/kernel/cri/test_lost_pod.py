@@ -39,7 +39,9 @@ def killer(client: Client) -> Any:
     (directory / "killer").write_text(_KILLER)
     (directory / "killer").chmod(0o755)
     network.write_text(json.dumps({"cniVersion": "1.0.0", "name": "killer", "plugins": [{"type": "killer"}]}))
-    wait_for("the network killer", lambda: _verdict(lambda: client.pod("probe")) == grpc.StatusCode.UNAVAILABLE, 20)
+    wait_for(
+        "the network killer", lambda: _verdict(lambda: _remove(client, client.pod("probe"))) == grpc.StatusCode.UNAVAILABLE, 20
+    )
     yield
     network.unlink()
     wait_for("the demo's network", lambda: _verdict(lambda: _remove(client, client.pod("probe"))) == grpc.StatusCode.OK, 20)

@@ -286,7 +286,7 @@ def test_a_path_that_is_too_long_is_refused(length: int, root: Path, launcher: L
             _unpack(member, root, launcher)
 
 
-def test_what_nobody_foresaw_is_told_with_where_it_was(root: Path, launcher: Launcher, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_nobody_foresaw_is_an_error_of_ours(root: Path, launcher: Launcher) -> None:
     """By a worker in its chroot, where nothing can be imported any more."""
     stream, writer = os.pipe()
     reader, result = os.pipe()
@@ -299,4 +299,3 @@ def test_what_nobody_foresaw_is_told_with_where_it_was(root: Path, launcher: Lau
     report = json.loads(os.read(reader, 65536))
     os.close(reader)
     assert report["kind"] == "TrivetError" and "unpacking a layer: TypeError" in report["message"]
-    assert "in _write_file" in capfd.readouterr().err

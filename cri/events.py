@@ -72,6 +72,7 @@ class Events:
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
+        """Tell it nothing more."""
         with self._lock:
             self._subscriptions.remove(subscription)
 

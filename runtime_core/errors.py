@@ -148,3 +148,13 @@ BY_NAME: dict[str, type[TrivetError]] = {
         ResourceExhausted, FailedPrecondition, Aborted, OutOfRange, Unimplemented, Unavailable, DataLoss,
     )
 }  # fmt: skip
+
+
+def name_of_kind(error: TrivetError) -> str:
+    """By which the error crosses to another process: the name in BY_NAME that is nearest to its class."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in BY_NAME)
+
+
+def from_name(name: str, message: str) -> TrivetError:
+    """The error that came from another process; TrivetError itself for a name that this one does not know."""
+    return BY_NAME.get(name, TrivetError)(message)

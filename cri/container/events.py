@@ -10,6 +10,7 @@ from runtime_core.serving.rpc_handler import Call
 
 
 def get_container_events(service: Service, _request: api.GetEventsRequest, call: Call) -> Iterator[api.ContainerEventResponse]:
+    """Until the client has gone; RESOURCE_EXHAUSTED for one that reads too slowly, or for one subscriber too many."""
     subscription = service.events.subscribe()
     try:
         call.on_end(subscription.close)

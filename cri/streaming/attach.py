@@ -9,6 +9,7 @@ from runtime_core.serving.rpc_handler import Call
 
 
 def open_attach(service: Service, request: api.AttachRequest, _call: Call) -> api.AttachResponse:
+    """The URL is good once, for a minute."""
     check_streams(request)
     record = running_container(service, request.container_id)
     grant = {

@@ -10,6 +10,7 @@ from runtime_core.serving.rpc_handler import Call
 
 
 def open_exec(service: Service, request: api.ExecRequest, _call: Call) -> api.ExecResponse:
+    """The URL is good once, for a minute; the command runs when it is used."""
     check_streams(request)
     if not request.cmd:
         raise InvalidArgument("cmd is empty")

@@ -11,6 +11,7 @@ from runtime_core.serving.rpc_handler import Call
 
 
 def open_port_forward(service: Service, request: api.PortForwardRequest, _call: Call) -> api.PortForwardResponse:
+    """The URL is good once, for a minute, and for any port over SPDY; WebSocket channels are for the ports named here."""
     for number, port in enumerate(request.port):
         if not 0 < port < 65536:
             raise InvalidArgument(f"port[{number}]: {port} is no port")

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from runtime_core.errors import (
-    BY_NAME,
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
     TrivetError,
     Unavailable,
+    from_name,
     from_oserror,
 )
 from runtime_core.interfaces.runtime import (
@@ -342,7 +342,7 @@ def _read_ready(reader: int, pod_id: str) -> dict[str, Any]:
         raise Unavailable(f"the monitor of pod {pod_id} died at its start")
     answer: dict[str, Any] = json.loads(content)
     if "error" in answer:
-        raise BY_NAME[answer["error"]["kind"]](answer["error"]["message"])
+        raise from_name(answer["error"]["kind"], answer["error"]["message"])
     return answer
 
 

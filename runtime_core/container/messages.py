@@ -15,7 +15,7 @@ import json
 import os
 import socket
 
-from runtime_core.errors import BY_NAME, DeadlineExceeded, from_exception
+from runtime_core.errors import DeadlineExceeded, from_exception, from_name, name_of_kind
 
 START, CREATED, FAILED, PID = b"start", b"created", b"failed", b"pid"
 _MOST_BYTES = 32 * 1024
@@ -40,7 +40,7 @@ def receive(channel: socket.socket) -> tuple[bytes, bytes, list[int]]:
     kind, _, payload = packet.partition(b" ")
     if kind == FAILED:
         report = json.loads(payload)
-        raise BY_NAME[report["kind"]](report["message"])
+        raise from_name(report["kind"], report["message"])
     return kind, payload, descriptors
 
 
@@ -48,7 +48,7 @@ def send_failure(channel: socket.socket, error: Exception, action: str) -> None:
     """Report what stopped this side, so that the other raises the same."""
     named = from_exception(error, action)
     text = str(named)[: _MOST_BYTES // 16]  # JSON makes up to twelve bytes of a character
-    report = {"kind": type(named).__name__, "message": text}
+    report = {"kind": name_of_kind(named), "message": text}
     try:
         send(channel, FAILED, json.dumps(report).encode())
     except OSError:

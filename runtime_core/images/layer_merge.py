@@ -39,6 +39,7 @@ class LowerTree:
         return None
 
     def close(self) -> None:
+        """Let the layers go."""
         for layer in self._layers:
             os.close(layer)
 

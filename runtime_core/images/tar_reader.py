@@ -96,6 +96,7 @@ class Content:
         return found
 
     def end(self) -> None:
+        """Skip what is left of it, and its padding."""
         self._skip(self.left + self._padding)
         self.left = self._padding = 0
 

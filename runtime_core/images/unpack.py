@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from runtime_core.errors import BY_NAME, DataLoss, ResourceExhausted, TrivetError, Unavailable
+from runtime_core.errors import DataLoss, ResourceExhausted, TrivetError, Unavailable, from_name
 from runtime_core.interfaces.snapshotter import Snapshotter
 from runtime_core.kernel import failpoint, syscalls
 from runtime_core.launcher.client import Launcher
@@ -50,7 +50,7 @@ def unpack(blob: Path, diff_id: str, directory: str, parents: list[str], launche
     if failure is not None:  # the worker's complaint is its consequence
         raise type(failure)(f"layer {diff_id}: {failure}")
     if "kind" in report:
-        raise BY_NAME[report["kind"]](f"layer {diff_id}: {report['message']}")
+        raise from_name(report["kind"], f"layer {diff_id}: {report['message']}")
     if found != diff_id:
         raise DataLoss(f"layer {diff_id}: what was unpacked has the diff ID {found}")
     _sync(directory)

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 
-from runtime_core.errors import DataLoss, InvalidArgument, ResourceExhausted, TrivetError, from_oserror
+from runtime_core.errors import DataLoss, InvalidArgument, ResourceExhausted, TrivetError, from_oserror, name_of_kind
 from runtime_core.images import tar_reader
 from runtime_core.images.layer_merge import LowerTree, Merge
 from runtime_core.kernel import failpoint, syscalls, unexpected_errors
@@ -52,7 +52,7 @@ def main(argument: dict[str, Any], descriptors: list[int]) -> None:
         report = layer.fill(Stream(stream))
     except Exception as error:  # noqa: BLE001  the edge of a process: the daemon raises it again
         named = unexpected_errors.to_trivet_error(error, "unpacking a layer")
-        report = {"kind": type(named).__name__, "message": str(named)}
+        report = {"kind": name_of_kind(named), "message": str(named)}
     os.write(result, json.dumps(report).encode())
 
 

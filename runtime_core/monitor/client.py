@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runtime_core.errors import BY_NAME, DeadlineExceeded, TrivetError, Unavailable
+from runtime_core.errors import DeadlineExceeded, TrivetError, Unavailable, from_name
 from runtime_core.interfaces.runtime import PodLost
 from runtime_core.kernel import unexpected_errors
 from runtime_core.launcher import messages
@@ -84,7 +84,7 @@ class Connection:
         if reply is not None:
             reply.result = message.get("result", {})
             if "error" in message:
-                reply.error = BY_NAME.get(message["error"]["kind"], TrivetError)(message["error"]["message"])
+                reply.error = from_name(message["error"]["kind"], message["error"]["message"])
             reply.arrived.set()
         return True
 

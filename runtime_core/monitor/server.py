@@ -22,7 +22,7 @@ import signal
 import socket
 
 from runtime_core.container import exec as container_exec
-from runtime_core.errors import AlreadyExists, FailedPrecondition, NotFound, TrivetError
+from runtime_core.errors import AlreadyExists, FailedPrecondition, NotFound, TrivetError, name_of_kind
 from runtime_core.kernel import entry_point, failpoint, syscalls, unexpected_errors
 from runtime_core.kernel.readable import is_readable
 from runtime_core.launcher import messages
@@ -380,4 +380,4 @@ def _describe(error: Exception) -> dict[str, str]:
     named = unexpected_errors.to_trivet_error(
         error, errno.errorcode.get(error.errno or 0, "error") if isinstance(error, OSError) else "monitor"
     )
-    return {"kind": type(named).__name__, "message": str(named)}
+    return {"kind": name_of_kind(named), "message": str(named)}

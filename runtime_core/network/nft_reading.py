@@ -53,12 +53,15 @@ class Expression:
         self._attributes = netlink.decode(attributes.get(2, b""))
 
     def has(self, key: int) -> bool:
+        """Whether the expression has this attribute."""
         return key in self._attributes
 
     def raw(self, key: int) -> bytes:
+        """An attribute as it is, b"" when it is missing."""
         return self._attributes.get(key, b"")
 
     def number(self, key: int) -> int:
+        """An attribute in network order, 0 when it is missing."""
         return int.from_bytes(self.raw(key), "big")
 
     def text(self, key: int) -> str:

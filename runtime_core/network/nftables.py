@@ -162,6 +162,7 @@ def remove_chain(family: int, in_table: str, name: str) -> Message:
 
 
 def remove_rule(family: int, in_table: str, in_chain: str, handle: int) -> Message:
+    """One rule by its handle; ENOENT when it has gone."""
     return _message(_DELRULE, family, [(1, in_table), (2, in_chain), (3, struct.pack("!Q", handle))])
 
 

@@ -53,6 +53,7 @@ class Directories:
         return str(self.state / "netns" / sandbox_id)
 
     def image_volumes(self, container_id: str) -> str:
+        """Where the container's volumes of its image are; they survive a reboot."""
         return str(self.root / "image-volumes" / container_id)
 
 

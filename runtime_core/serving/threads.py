@@ -26,6 +26,7 @@ class Work:
         self._call, self.future = call, Future[Any]()
 
     def run(self) -> None:
+        """Do it, unless it was cancelled; what it raises is raised where the result is asked for."""
         if not self.future.set_running_or_notify_cancel():
             return
         try:
@@ -57,6 +58,7 @@ class Threads(Executor):
         self._count = self._peak = 0
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        """See concurrent.futures.Executor."""
         work = Work(lambda: function(*arguments, **named))
         with self._lock:
             if self._idle:

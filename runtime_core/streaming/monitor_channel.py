@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from runtime_core.errors import BY_NAME, FailedPrecondition
+from runtime_core.errors import FailedPrecondition, from_name
 from runtime_core.launcher import messages
 
 _ANSWER_SECONDS = 90.0
@@ -32,6 +32,7 @@ class MonitorChannel:
         self._next = 0
 
     def fileno(self) -> int:
+        """Readable when an event has come, or the end."""
         return self._socket.fileno()
 
     def call(self, operation: str, request: dict[str, Any], descriptors: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
@@ -50,7 +51,7 @@ class MonitorChannel:
         finally:
             self._socket.setblocking(False)
         if "error" in message:
-            raise BY_NAME[message["error"]["kind"]](message["error"]["message"])
+            raise from_name(message["error"]["kind"], message["error"]["message"])
         return message["result"], received
 
     def events(self) -> list[dict[str, Any]]:
@@ -64,4 +65,5 @@ class MonitorChannel:
             found.append(message)
 
     def close(self) -> None:
+        """The monitor ends what was begun by this connection."""
         self._socket.close()

@@ -106,6 +106,9 @@ _ARGS = [
     "GATEWAY=::",
     "K8S_POD_NAME=x;K=\udcff",
 ]
+_ATTACHMENTS = "cni.dev/valid-attachments"
+#: the pod that lives all the while
+_LIVING = {"containerID": "c9", "ifname": "eth0"}
 VERBS = ("ADD", "ADD", "ADD", "DEL", "CHECK", "GC", "STATUS")
 _PLACEHOLDER = "@raw value@"
 
@@ -128,6 +131,9 @@ def make(rng: random.Random, directory: Path, pod: Path, previous: dict[str, Any
     raw: list[str] = []
     for _time in range(rng.choice((1, 1, 2, 3))):
         _harm(rng, config, raw)
+    attachments = config.get(_ATTACHMENTS)
+    if isinstance(attachments, list) and _LIVING not in attachments:
+        attachments.append(_LIVING)  # or its lease would rightly be taken
     variables = {"COMMAND": verb, "CONTAINERID": "c1", "NETNS": str(pod), "IFNAME": "eth0", "ARGS": "", "PATH": "/nowhere"}
     if rng.random() < 0.2:
         name = rng.choice(VARIABLES)
@@ -154,7 +160,7 @@ def _valid(rng: random.Random, kind: str, directory: Path, previous: dict[str, A
     if rng.random() < 0.15:
         config["args"] = copy.deepcopy(_ARGUMENTS)
     if verb == "GC":
-        config["cni.dev/valid-attachments"] = [{"containerID": "c9", "ifname": "eth0"}]
+        config[_ATTACHMENTS] = [dict(_LIVING)]
     return config
 
 

@@ -16,7 +16,7 @@ from cni_plugins.ipam.dhcp.attachment import clock
 from cni_plugins.ipam.dhcp.client import Timing
 from cni_plugins.ipam.dhcp.lease_files import LeaseFiles
 from cni_plugins.ipam.dhcp.leases import Leases
-from runtime_core.errors import BY_NAME, InvalidArgument, TrivetError, from_oserror
+from runtime_core.errors import InvalidArgument, TrivetError, from_exception, from_oserror, name_of_kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -187,10 +187,8 @@ def _parse_request(line: bytes) -> dict[str, Any]:
 
 
 def _error_object(error: Exception) -> dict[str, Any]:
-    if isinstance(error, OSError):
-        error = from_oserror(error, "DHCP daemon")
-    name = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in BY_NAME), "TrivetError")
-    return {"error": name, "message": str(error)}
+    named = from_exception(error, "DHCP daemon")
+    return {"error": name_of_kind(named), "message": str(named)}
 
 
 def _listener(path: str) -> socket.socket:

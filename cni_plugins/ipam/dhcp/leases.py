@@ -100,6 +100,7 @@ class Leases:
         self._forget(attachment)
 
     def deadline(self) -> float | None:
+        """When the next lease needs something, on the monotonic clock; None when none does."""
         return min(
             (attachment.client.deadline for attachment in self.all() if attachment.client.deadline is not None), default=None
         )

@@ -10,7 +10,7 @@ import socket
 from cni_plugins.ipam.dhcp import options
 from cni_plugins.options import ipam_options
 from cni_plugins.options.ipam_options import NotReady
-from runtime_core.errors import BY_NAME, FailedPrecondition, TrivetError, Unavailable
+from runtime_core.errors import FailedPrecondition, Unavailable, from_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _result(answer: bytes, path: str) -> dict[str, Any]:
     try:
         document = json.loads(answer)
         if "error" in document:
-            raise BY_NAME.get(document["error"], TrivetError)(document["message"])
+            raise from_name(document["error"], document["message"])
         result: dict[str, Any] = document["result"]
     except (ValueError, KeyError, TypeError):
         raise Unavailable(f"DHCP daemon on {path} gave no answer") from None

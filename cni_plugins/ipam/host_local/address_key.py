@@ -14,10 +14,12 @@ KEY_BYTES = (5, 17)
 
 
 def address_to_key(address: IPv4Address | IPv6Address) -> bytes:
+    """Version and address, so that keys sort as addresses do."""
     return bytes((address.version,)) + address.packed
 
 
 def key_to_text(key: bytes) -> str:
+    """The address as people write it."""
     return str(ipaddress.ip_address(key[1:]))
 
 

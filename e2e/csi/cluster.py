@@ -130,6 +130,7 @@ class Cluster(Node):
             f"--service-account-key-file={keys / 'sa.key'}", f"--service-account-signing-key-file={keys / 'sa.key'}",
             "--service-account-issuer=https://e2e", "--service-cluster-ip-range=10.78.0.0/24",
             "--disable-admission-plugins=ServiceAccount", "--allow-privileged=true",
+            "--kubelet-preferred-address-types=InternalIP",
         ]  # fmt: skip
 
     def _is_ready(self) -> bool:

@@ -5,17 +5,13 @@ from __future__ import annotations
 from runtime_core.errors import DataLoss
 from runtime_core.kernel.decimal_number import parse_decimal
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from runtime_core.images.tar_reader import Entry
-
 _BILLION = 1_000_000_000
-_LARGEST_SIZE = (1 << 63) - 1
+LARGEST_SIZE = (1 << 63) - 1
 #: -1 leaves an owner as it is in chown(2), so it is none
-_LARGEST_ID = (1 << 32) - 2
+LARGEST_ID = (1 << 32) - 2
 #: what the kernel has in a dev_t
-_LARGEST_MAJOR, _LARGEST_MINOR = (1 << 12) - 1, (1 << 20) - 1
-_TIMES = (-(1 << 63) * _BILLION, ((1 << 63) - 1) * _BILLION)
+LARGEST_MAJOR, LARGEST_MINOR = (1 << 12) - 1, (1 << 20) - 1
+TIMES = (-(1 << 63) * _BILLION, ((1 << 63) - 1) * _BILLION)
 
 
 def from_field(field: bytes, key: str, name: str) -> int:
@@ -34,7 +30,7 @@ def from_field(field: bytes, key: str, name: str) -> int:
 
 def from_pax(value: bytes, key: str, name: str) -> int:
     """A decimal number with or without a sign; DataLoss names the member and the key."""
-    number = parse_decimal(value.removeprefix(b"-"), _LARGEST_SIZE)
+    number = parse_decimal(value.removeprefix(b"-"), LARGEST_SIZE)
     if number is None:
         raise DataLoss(f"{name!r}: pax {key} {value[:32]!r} is not a number that can be")
     return -number if value.startswith(b"-") else number
@@ -51,19 +47,11 @@ def time_from_pax(value: bytes, key: str, name: str) -> int:
         raise DataLoss(f"{name!r}: pax {key} {value[:32]!r} is not a time that can be")
     nanoseconds = seconds * _BILLION + int(fraction[:9].ljust(9, b"0"))
     nanoseconds = -nanoseconds if value.startswith(b"-") else nanoseconds
-    _check(nanoseconds, *_TIMES, f"pax {key}", name)
+    check_range(nanoseconds, *TIMES, f"pax {key}", name)
     return nanoseconds
 
 
-def check_ranges(entry: Entry) -> None:
-    """DataLoss, with member and key, for what no file system of ours can hold, wherever it came from."""
-    for key, largest in (("size", _LARGEST_SIZE), ("uid", _LARGEST_ID), ("gid", _LARGEST_ID)):
-        _check(getattr(entry, key), 0, largest, key, entry.name)
-    _check(entry.mtime, *_TIMES, "mtime", entry.name)
-    _check(entry.major, 0, _LARGEST_MAJOR, "major", entry.name)
-    _check(entry.minor, 0, _LARGEST_MINOR, "minor", entry.name)
-
-
-def _check(number: int, least: int, largest: int, key: str, name: str) -> None:
+def check_range(number: int, least: int, largest: int, key: str, name: str) -> None:
+    """DataLoss, with member and key, for what no file system of ours can hold."""
     if not least <= number <= largest:
         raise DataLoss(f"{name!r}: {key} {number} is not within {least}..{largest}")

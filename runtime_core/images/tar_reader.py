@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from runtime_core.errors import DataLoss, ResourceExhausted
 from runtime_core.images import tar_numbers, tar_sparse
+from runtime_core.images.tar_content import BLOCK, Content
 from runtime_core.kernel.decimal_number import parse_decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-BLOCK = 512
 REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _OLD_REGULAR, _CONTIGUOUS, _SPARSE, _DUMP_DIRECTORY, _VOLUME_LABEL = b"\0", b"7", b"S", b"D", b"V"
 _LONG_LINK, _LONG_NAME, _PAX, _PAX_GLOBAL, _SOLARIS_PAX = b"K", b"L", b"x", b"g", b"X"
@@ -65,40 +65,6 @@ class Entry:
 
     def _number(self, field: bytes, key: str) -> int:
         return tar_numbers.from_field(field, key, self.name)
-
-
-class Content:
-    """What follows a header in the stream."""
-
-    __slots__ = ("_padding", "_read", "_skip", "left")
-
-    def __init__(self, read: Callable[[int], bytes], skip: Callable[[int], None]) -> None:
-        self._read, self._skip = read, skip
-        self.left = self._padding = 0
-
-    def begin(self, size: int) -> None:
-        self.left, self._padding = size, -size % BLOCK
-
-    def read(self, size: int) -> bytes:
-        data = self._read(min(size, self.left))
-        self.left -= len(data)
-        return data
-
-    def whole(self, what: str) -> bytes:
-        """All of it, which must be small; DataLoss and ResourceExhausted name `what`."""
-        size = self.left
-        if size > _MOST_HEADER:
-            raise ResourceExhausted(f"{what} of {size} bytes is over the limit of {_MOST_HEADER}")
-        found = self.read(size)
-        if len(found) < size:
-            raise DataLoss(f"the archive ends within {what}")
-        self.end()
-        return found
-
-    def end(self) -> None:
-        """Skip what is left of it, and its padding."""
-        self._skip(self.left + self._padding)
-        self.left = self._padding = 0
 
 
 def entries(read: Callable[[int], bytes], skip: Callable[[int], None]) -> Iterator[Entry]:
@@ -162,7 +128,7 @@ def _entry(header: bytes, content: Content, pax: dict[str, bytes]) -> Entry:
         _override(entry, pax)
     if entry.kind in _REFUSED:
         raise DataLoss(f"{entry.name!r} is {_REFUSED[entry.kind]}, which cannot be part of a layer")
-    tar_numbers.check_ranges(entry)
+    _check_ranges(entry)
     _check_length(entry.name, "path")
     _check_length(entry.link, "link's target")
     if entry.kind in _WITHOUT_CONTENT:
@@ -174,6 +140,15 @@ def _entry(header: bytes, content: Content, pax: dict[str, bytes]) -> Entry:
         entry.size, entry.segments = tar_sparse.of_pax(pax, content, entry.name) or (entry.size, ((0, entry.size),))
     entry.kind = _plain_kind(entry)
     return entry
+
+
+def _check_ranges(entry: Entry) -> None:
+    """DataLoss for what no file system of ours can hold, wherever it came from."""
+    for key, largest in (("size", tar_numbers.LARGEST_SIZE), ("uid", tar_numbers.LARGEST_ID), ("gid", tar_numbers.LARGEST_ID)):
+        tar_numbers.check_range(getattr(entry, key), 0, largest, key, entry.name)
+    tar_numbers.check_range(entry.mtime, *tar_numbers.TIMES, "mtime", entry.name)
+    tar_numbers.check_range(entry.major, 0, tar_numbers.LARGEST_MAJOR, "major", entry.name)
+    tar_numbers.check_range(entry.minor, 0, tar_numbers.LARGEST_MINOR, "minor", entry.name)
 
 
 def _plain_kind(entry: Entry) -> bytes:

@@ -10,7 +10,7 @@ from runtime_core.images import tar_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime_core.images.tar_reader import Content
+    from runtime_core.images.tar_content import Content
 
     Map = list[tuple[int, int]]
 

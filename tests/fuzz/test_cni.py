@@ -26,7 +26,7 @@ from tests.kernel.cni.main_node import Node, add_pair, on
 from tests.kernel.cni.port_traffic import rules
 from tests.kernel.cni.test_executables import wait_for
 
-_SECONDS = float(os.environ.get("TRIVET_FUZZ_SECONDS", "40"))
+_SECONDS = float(os.environ.get("TRIVET_FUZZ_SECONDS", "30"))
 _SEED = int(os.environ.get("TRIVET_FUZZ_SEED", time.time_ns() % 10**9))
 #: of the specification, section 5; 999 and what is like it would be a fault of ours
 _CODES = (1, 2, 3, 4, 5, 6, 7, 11, 50, 51)

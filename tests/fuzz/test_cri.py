@@ -18,7 +18,7 @@ from trivet.demo.node import DemoNode
 from trivet.demo.registry import Registry
 
 #: `./run e2e storm` gives more
-_SECONDS = float(os.environ.get("TRIVET_FUZZ_SECONDS", "40"))
+_SECONDS = float(os.environ.get("TRIVET_FUZZ_SECONDS", "30"))
 _MORE_THREADS = 8
 _SETTLE_SECONDS = 20
 _SEED = int(os.environ.get("TRIVET_FUZZ_SEED", time.time_ns() % 10**9))

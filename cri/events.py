@@ -88,16 +88,16 @@ class Events:
             return
         sandbox = self._node.sandboxes.find(record.sandbox_id)
         for kind in _container_events(before, after):
-            self._tell(kind, record.id, sandbox)
+            self._publish(kind, record.id, sandbox)
 
     def _sandbox_changed(self, before: SandboxRecord | None, after: SandboxRecord | None) -> None:
         record = after or before
         if record is None or not self._subscriptions:
             return
         for kind in _sandbox_events(before, after):
-            self._tell(kind, record.spec.id, record)
+            self._publish(kind, record.spec.id, record)
 
-    def _tell(self, kind: api.ContainerEventType, subject: str, sandbox: SandboxRecord | None) -> None:
+    def _publish(self, kind: api.ContainerEventType, subject: str, sandbox: SandboxRecord | None) -> None:
         containers = self._node.containers_of(sandbox.spec.id) if sandbox is not None else []
         event = api.ContainerEventResponse(
             container_id=subject,

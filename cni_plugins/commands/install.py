@@ -19,7 +19,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """What `serve` must be told as `install` was."""
     parser.add_argument("--packet-filter", default="nftables", help="driver of trivet.packetfilter (default %(default)s)")
-    parser.add_argument("--socket", default="", help="the service's (default: /run/trivet/cni/, by the installation)")
+    parser.add_argument(
+        "--socket", default="", help="the service's socket (default: one in /run/trivet/cni for this installation)"
+    )
     parser.add_argument(
         "--idle", type=float, default=IDLE_SECONDS, metavar="SECONDS",
         help="after which the service ends (default %(default)s; 0: never)",

@@ -7,13 +7,13 @@ import json
 import sys
 from dataclasses import asdict
 
-from cni_plugins.ipam.host_local.leases import Lease, networks, of_network
+from cni_plugins.ipam.host_local.leases import Lease, list_network_leases, networks
 from cni_plugins.ipam.host_local.store import DEFAULT_DIRECTORY
 from runtime_core.errors import TrivetError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data-dir", default=DEFAULT_DIRECTORY, help="as in the configuration (default %(default)s)")
+    parser.add_argument("--data-dir", default=DEFAULT_DIRECTORY, help="dataDir of the configuration (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="one object per line")
 
 
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     failures = 0
     for network in networks(arguments.data_dir):
         try:
-            leases += of_network(arguments.data_dir, network)
+            leases += list_network_leases(arguments.data_dir, network)
         except TrivetError as error:  # of one network: the others' are shown all the same
             print(f"trivet-cni: {error}", file=sys.stderr)
             failures += 1

@@ -40,7 +40,7 @@ def check_required(value: str, field: str) -> str:
 
 
 def seconds(value: int, field: str) -> float:
-    """A duration; what is longer than anybody waits is as long as can be waited."""
+    """A duration; longer ones are clamped to the maximum."""
     if value < 0:
         raise InvalidArgument(f"{field}: {value} is negative")
     return float(min(value, _LONGEST_SECONDS))

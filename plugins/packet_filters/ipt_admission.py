@@ -169,7 +169,7 @@ def _entry(everything: list[list[str]]) -> list[list[str]]:
     others = [words for words in everything if words not in forward]
     jumps = ipt.jumps(forward, _CHAIN)
     sent = [Packet(4, state) for state in (NEW, ESTABLISHED)]
-    found = [[ipt_forwarding.of_one(words, others, packet) for packet in sent] for words in forward]
+    found = [[ipt_forwarding.rule_outcomes(words, others, packet) for packet in sent] for words in forward]
     place = next((number for number, one in enumerate(found, 1) if any(DROPPED in each for each in one)), 0)
     if jumps and not any({DROPPED} in one for one in found[: forward.index(jumps[0])]):
         return []

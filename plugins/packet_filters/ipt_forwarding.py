@@ -27,7 +27,7 @@ def outcomes(lines: list[list[str]], chain: str, packet: Packet) -> set[str]:
     return found - {forwarding.RETURNED} | {_ACTIONS[policy]} if policy and forwarding.RETURNED in found else found
 
 
-def of_one(line: list[str], lines: list[list[str]], packet: Packet) -> set[str]:
+def rule_outcomes(line: list[str], lines: list[list[str]], packet: Packet) -> set[str]:
     """Of a packet that meets one rule."""
     return forwarding.outcomes([_rule(line, _chains(lines), packet)], _rules(lines, packet))
 

@@ -59,7 +59,7 @@ class IptablesFilter:
         return False
 
     def refusals(self, addresses: list[str], interface: str) -> list[str]:
-        return refusals.certain(refusals.packets(addresses, interface), ipt_admission.overruled())
+        return refusals.certain_drops(refusals.packets(addresses, interface), ipt_admission.overruled())
 
     def repair(self) -> None:
         ipt_ports.repair()

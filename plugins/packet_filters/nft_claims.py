@@ -52,20 +52,20 @@ class Claims:
         is new it has where nobody else does."""
         had = {e.place: e for e in earlier.elements if is_same(self.holder(e) or "", owner)} if earlier else {}
         messages = [self._remove(element) for element in had.values()]
-        messages += self._give(owner, [element for element in elements if element.place in had])
+        messages += self._assign_elements(owner, [element for element in elements if element.place in had])
         for chain in [chain for chain in self._waiting if chain != own_chain(owner)]:
             waiter = read_attachment(self._sock, self._family, self._table, chain)
             if waiter is not None:
-                messages += self._give(waiter.owner, waiter.elements)
+                messages += self._assign_elements(waiter.owner, waiter.elements)
                 messages += self._queue(waiter.owner, waiter.elements)
-        messages += self._give(owner, [element for element in elements if element.place not in had])
+        messages += self._assign_elements(owner, [element for element in elements if element.place not in had])
         return messages + self._queue(owner, elements)
 
     def end_queue(self) -> list[Message]:
         """After the changes: the queue goes with the last of it."""
         return [nft.remove_chain(self._family, self._table, WAITING)] if self._has_queue and not self._waiting else []
 
-    def _give(self, owner: str, elements: list[Element]) -> list[Message]:
+    def _assign_elements(self, owner: str, elements: list[Element]) -> list[Message]:
         messages = []
         for element in elements:
             if is_same(self.holder(element) or "", owner) or self._is_anothers(element, owner):

@@ -92,7 +92,7 @@ class Table:
             messages += [*claims.end_queue(), *self._ends(sock, family, unused)]
             if sock.try_transact(messages, generation, nft.CHANGED):
                 return
-        raise Unavailable(f"nftables: other changes kept interrupting that of table {self.name}")
+        raise Unavailable(f"nftables: other changes kept interrupting the change of table {self.name}")
 
     def remove(self, sock: Socket, owner: str) -> bool:
         """Everything of this owner, and what nobody needs then; False when it had nothing. Idempotent."""
@@ -185,7 +185,7 @@ class Table:
                 return False
             if sock.try_transact(self._removal(sock, attachment), generation):
                 return True
-        raise Unavailable(f"nftables: other changes kept interrupting that of table {self.name}")
+        raise Unavailable(f"nftables: other changes kept interrupting the change of table {self.name}")
 
     def _removal(self, sock: Socket, attachment: Attachment) -> list[Message]:
         """Of an attachment, of parts that nobody else uses, and of the table with the last of them."""

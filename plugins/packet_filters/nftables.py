@@ -79,7 +79,7 @@ class NftablesFilter:
     def refusals(self, addresses: list[str], interface: str) -> list[str]:
         from plugins.packet_filters import refusals
 
-        return refusals.certain(refusals.packets(addresses, interface), [])
+        return refusals.certain_drops(refusals.packets(addresses, interface), [])
 
     def repair(self) -> None:
         with _kernel("mending the rules of nftables") as sock:

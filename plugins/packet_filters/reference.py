@@ -25,7 +25,7 @@ class ReferenceRules:
 
     def masqueraded(self, owner: str) -> set[str]:
         """The addresses that are masqueraded for it."""
-        network, container_id, interface = owner.split(" ")
+        network, container_id, interface = owner.split(" ", 2)
         mark = reference_nft.attachment_mark(network, container_id, interface)
         with _kernel("looking for masquerading of the reference plugins") as sock:
             found = reference_nft.masquerades(sock, lambda rule: rule.comment.startswith(mark))
@@ -33,7 +33,7 @@ class ReferenceRules:
 
     def unmasquerade(self, owner: str) -> None:
         """Idempotent."""
-        network, container_id, interface = owner.split(" ")
+        network, container_id, interface = owner.split(" ", 2)
         mark = reference_nft.attachment_mark(network, container_id, interface)
         with _kernel("removing masquerading of the reference plugins") as sock:
             reference_nft.unmasquerade(sock, lambda rule: rule.comment.startswith(mark))
@@ -41,14 +41,14 @@ class ReferenceRules:
 
     def mapped_ports(self, owner: str) -> list[tuple[PortMap, str]]:
         """(port map, pod's address) of what is mapped for its container."""
-        network, container_id, _interface = owner.split(" ")
+        network, container_id, _interface = owner.split(" ", 2)
         with _kernel("looking for port maps of the reference plugins") as sock:
             found = reference_nft.ports(sock, lambda rule: rule.comment == container_id)
         return found + reference_ipt.ports(network, container_id)
 
     def unmap_ports(self, owner: str) -> list[tuple[PortMap, str]]:
         """What there was. Idempotent."""
-        network, container_id, _interface = owner.split(" ")
+        network, container_id, _interface = owner.split(" ", 2)
         with _kernel("removing port maps of the reference plugins") as sock:
             had = reference_nft.unmap_ports(sock, lambda rule: rule.comment == container_id)
         return had + reference_ipt.unmap_ports(network, container_id)
@@ -62,7 +62,7 @@ class ReferenceRules:
         Idempotent."""
         if not reference_ipt.admits():
             return
-        network, container_id, _interface = owner.split(" ")
+        network, container_id, _interface = owner.split(" ", 2)
         named = reference_ipt.attachments()
         others = {address for name, one, address in named if (name, one) != (network, container_id)}
         own = {address for _port, address in self.mapped_ports(owner)} | self.masqueraded(owner)
@@ -115,7 +115,7 @@ def _named(comment: str) -> str:
 
 
 def _port_name(owner: str) -> str:
-    return "-".join(owner.split(" ")[1:])
+    return "-".join(owner.split(" ", 2)[1:])
 
 
 @contextmanager

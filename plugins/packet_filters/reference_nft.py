@@ -113,7 +113,7 @@ def _remove(sock: Socket, family: int, table: str, chains: tuple[str, ...], want
             messages = [nft.remove_whole_table(family, table)]
         if sock.try_transact(messages, generation):
             return
-    raise Unavailable(f"nftables: other changes kept interrupting that of table {table}")
+    raise Unavailable(f"nftables: other changes kept interrupting the change of table {table}")
 
 
 def _source(rule: ReadRule) -> str:

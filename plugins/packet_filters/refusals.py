@@ -42,7 +42,7 @@ def kinds_that_may_drop(version: int, sent: list[Packet]) -> list[str]:
     return [kind for kind in kinds if any(DROPPED in one for one in _by_iptables(version, kind, sent))]
 
 
-def certain(sent: list[Packet], overruled: list[tuple[int, str]]) -> list[str]:
+def certain_drops(sent: list[Packet], overruled: list[tuple[int, str]]) -> list[str]:
     """In words, each chain in which one of the packets can only be dropped; but for FORWARD of iptables of the IP versions and
     kinds in `overruled`."""
     said, forwards = [], [(_FAMILIES[version], _TABLE, _CHAIN) for version, kind in overruled if kind == "nft"]

@@ -203,7 +203,7 @@ class NativeRuntime:
     def _event(self, pod_id: str, message: dict[str, Any]) -> None:
         kind = message.pop("event")
         if kind == "exit":
-            _tell(self._context.on_exit, ContainerExit(**message))
+            _notify(self._context.on_exit, ContainerExit(**message))
         elif kind == "exec_exit":
             run = self._execs.get(message["exec_id"])
             if run is not None:
@@ -214,7 +214,7 @@ class NativeRuntime:
                     run.ended(_LOST)
 
     def _lost(self, connection: Connection) -> None:
-        _tell(self._context.on_pod_lost, connection.pod_id)
+        _notify(self._context.on_pod_lost, connection.pod_id)
         self._report_exits(connection.pod_id, self._directories.get(connection.pod_id, ""))
 
     def _report_exits(self, pod_id: str, directory: str) -> None:
@@ -235,7 +235,7 @@ class NativeRuntime:
                 "finished_at": time.time_ns(),
                 "message": message,
             }
-            _tell(self._context.on_exit, ContainerExit(**end))
+            _notify(self._context.on_exit, ContainerExit(**end))
 
         records = exit_record.read_all(f"{directory}/containers")
         _at_once(tell, [(container_id, record["cgroup"]) for container_id, record in records.items()])
@@ -312,12 +312,12 @@ class _Exec:
             os.close(descriptor)
 
 
-def _tell(listener: Callable[[Any], None], news: Any) -> None:
+def _notify(listener: Callable[[Any], None], news: Any) -> None:
     """Again in a while, when it cannot be taken now: the disk of its records may be full."""
     try:
         listener(news)
     except TrivetError:
-        again = threading.Timer(_TELL_AGAIN_SECONDS, _tell, (listener, news))
+        again = threading.Timer(_TELL_AGAIN_SECONDS, _notify, (listener, news))
         again.daemon = True
         again.start()
 

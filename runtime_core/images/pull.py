@@ -77,7 +77,7 @@ class Puller:
         limits: TransferLimits,
     ) -> None:
         self._content, self._layers, self._snapshotter, self._leases = content, layers, snapshotter, leases
-        self._registry_directory, self._patience = registry_directory, limits
+        self._registry_directory, self._limits = registry_directory, limits
         self._fetching = Locks()
 
     def pull(self, reference: Reference, credentials: Credentials | None, approve: Callable[[str], None]) -> Pulled:
@@ -88,7 +88,7 @@ class Puller:
         """
         with _naming(reference):
             hosts = endpoints(self._registry_directory, reference.domain)
-            registry = Registry(reference, hosts, credentials, self._patience)
+            registry = Registry(reference, hosts, credentials, self._limits)
             blobs, image_manifest = self._resolve(registry, reference)
             approve(blobs[0])
             blobs += [image_manifest.config.digest, *(layer.digest for layer in image_manifest.layers)]

@@ -135,9 +135,9 @@ def _entry(header: bytes, content: Content, pax: dict[str, bytes]) -> Entry:
         entry.size = 0
     content.begin(entry.size)
     if entry.kind == _SPARSE:
-        entry.size, entry.segments = tar_sparse.of_header(header, content, entry.name)
+        entry.size, entry.segments = tar_sparse.map_from_header(header, content, entry.name)
     elif entry.kind not in (*_WITHOUT_CONTENT, _DUMP_DIRECTORY):
-        entry.size, entry.segments = tar_sparse.of_pax(pax, content, entry.name) or (entry.size, ((0, entry.size),))
+        entry.size, entry.segments = tar_sparse.map_from_pax(pax, content, entry.name) or (entry.size, ((0, entry.size),))
     entry.kind = _plain_kind(entry)
     return entry
 

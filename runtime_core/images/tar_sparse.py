@@ -34,7 +34,7 @@ def collect(records: dict[str, bytes], key: str, value: bytes) -> None:
     records[_MAP] = held + b"," + value if held else value
 
 
-def of_header(header: bytes, content: Content, name: str) -> tuple[int, Map]:
+def map_from_header(header: bytes, content: Content, name: str) -> tuple[int, Map]:
     """(size of the file, map) of a member of GNU's type S, whose map goes on in blocks behind the header."""
     found = _pairs(header[386:482], name)
     stored = content.left
@@ -51,7 +51,7 @@ def of_header(header: bytes, content: Content, name: str) -> tuple[int, Map]:
     return _checked(tar_numbers.from_field(header[483:495], "realsize", name), found, stored, name)
 
 
-def of_pax(pax: dict[str, bytes], content: Content, name: str) -> tuple[int, Map] | None:
+def map_from_pax(pax: dict[str, bytes], content: Content, name: str) -> tuple[int, Map] | None:
     """(size of the file, map) as the pax records say; None when the member is not sparse."""
     version = pax.get(_MAJOR, b""), pax.get(_MINOR, b"")
     if version == (b"1", b"0"):

@@ -55,13 +55,13 @@ class ClientConnection:
                 self._loop.on_writable(self._socket.fileno(), self._write)
                 self.on_room(False)
 
-    def wait_for(self, sink: object) -> None:
+    def pause_reading(self, sink: object) -> None:
         """Do not read on before `sink` has taken what it was given."""
         if not self._waiting_for and not self.is_over:
             self._loop.on_readable(self._socket.fileno(), None)
         self._waiting_for.add(sink)
 
-    def go_on(self, sink: object) -> None:
+    def resume_reading(self, sink: object) -> None:
         """`sink` has room again, or is gone."""
         if sink in self._waiting_for:
             self._waiting_for.discard(sink)

@@ -78,7 +78,7 @@ class PodPort:
             self._source.pause()
         self._sink.write(self._early)
         self._early = bytearray()
-        self._client.go_on(self)
+        self._client.resume_reading(self)
         if self._has_client_ended:
             self._sink.finish()
 
@@ -90,7 +90,7 @@ class PodPort:
             self._sink.write(data)
         else:
             self._early += data
-            self._client.wait_for(self)
+            self._client.pause_reading(self)
 
     def finish(self) -> None:
         """The client sends no more."""
@@ -129,7 +129,7 @@ class PodPort:
 
     def close(self) -> None:
         """At once, in both directions."""
-        self._client.go_on(self)
+        self._client.resume_reading(self)
         self._close_socket()
 
     def _close_socket(self) -> None:

@@ -77,7 +77,7 @@ class Sink:
             self._pending += data
             self._loop.on_writable(self.descriptor, self._flush)
             if len(self._pending) >= _MOST_PENDING:
-                self._client.wait_for(self)
+                self._client.pause_reading(self)
 
     def finish(self) -> None:
         """Nothing more comes."""
@@ -90,7 +90,7 @@ class Sink:
         if self._pending or self._is_finished:
             return
         self._loop.on_writable(self.descriptor, None)
-        self._client.go_on(self)
+        self._client.resume_reading(self)
         if self._is_finishing:
             self._finished()
 
@@ -108,5 +108,5 @@ class Sink:
             self._is_finished = True
             self._pending.clear()
             self._loop.on_writable(self.descriptor, None)
-            self._client.go_on(self)
+            self._client.resume_reading(self)
             self._on_finished()

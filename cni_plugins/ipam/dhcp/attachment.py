@@ -140,7 +140,7 @@ def restore_attachment(record: dict[str, Any], timing: Timing, *, is_broadcast: 
     times = [None if record[key] is None else float(record[key]) for key in _TIMES]
     client.resume(Lease(bytes.fromhex(record["address"]), bytes.fromhex(record["server"]), *times))
     if record["is_lost"]:
-        client.lose()
+        client.drop_lease()
     device, inode = record["namespace"]
     container_interface = ContainerInterface(record["netns"], record["interface"], (int(device), int(inode)))
     client_settings = {"mac": record["mac"], "options": record["options"]}

@@ -79,7 +79,7 @@ class Client:
         """Go on with a lease of an earlier process; its times may have passed."""
         self.lease, self.state, self.deadline = lease, BOUND, lease.renewal
 
-    def lose(self) -> None:
+    def drop_lease(self) -> None:
         """The address may be used no longer."""
         self._end(LOST)
 
@@ -102,7 +102,7 @@ class Client:
             if message.kind == packet.ACK and message.your_address == self.lease.address:
                 self._bind(message, server, now)
             elif message.kind == packet.NAK:
-                self.lose()
+                self.drop_lease()
         return []
 
     def wake(self, now: float) -> list[OutgoingMessage]:
@@ -174,7 +174,7 @@ class Client:
         lease = self.lease
         assert lease is not None and lease.rebinding is not None and lease.expiry is not None
         if now >= lease.expiry:
-            self.lose()
+            self.drop_lease()
             return []
         before = self.state
         self.state = REBINDING if now >= lease.rebinding else RENEWING

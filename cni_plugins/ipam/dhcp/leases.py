@@ -114,7 +114,7 @@ class Leases:
                 attachment.wake()
             except NotFound as error:
                 _log(f"{'/'.join(attachment.name)}: given up: {error}")
-                attachment.client.lose()
+                attachment.client.drop_lease()
                 self._forget(attachment)
 
     def _add(self, name: Name, request: dict[str, Any]) -> dict[str, Any] | Attachment:

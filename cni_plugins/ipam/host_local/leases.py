@@ -20,7 +20,7 @@ class Lease:
 
 def list_leases(data_dir: str = DEFAULT_DIRECTORY) -> list[Lease]:
     """Of all networks under `data_dir`, by network and address; none where there is no such directory."""
-    return [lease for network in networks(data_dir) for lease in of_network(data_dir, network)]
+    return [lease for network in networks(data_dir) for lease in list_network_leases(data_dir, network)]
 
 
 def networks(data_dir: str) -> list[str]:
@@ -34,7 +34,7 @@ def networks(data_dir: str) -> list[str]:
         raise from_oserror(error, data_dir) from error
 
 
-def of_network(data_dir: str, network: str) -> list[Lease]:
+def list_network_leases(data_dir: str, network: str) -> list[Lease]:
     """By address. DataLoss where they cannot be read."""
     with LeaseStore(data_dir, network) as store:
         return [Lease(network, key_to_text(address), owner, interface) for address, owner, interface in store.leases()]

@@ -96,10 +96,19 @@ def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecor
             )
         )
         failpoint.hit("create.created")
-        node.container_created(record)
+        _put_record(node, record)
         undo.pop_all()
     failpoint.hit("create.recorded")
     return container_id
+
+
+def _put_record(node: Node, record: ContainerRecord) -> None:
+    """FailedPrecondition when the pod was stopped meanwhile: who stopped it did not know this container."""
+    with node.locks.hold(record.sandbox_id):
+        sandbox = node.sandboxes.find(record.sandbox_id)
+        if sandbox is None or not sandbox.is_ready:
+            raise FailedPrecondition(f"pod_sandbox_id: pod {record.sandbox_id} is not ready any more")
+        node.container_created(record)
 
 
 def _volumes(node: Node, container_id: str, config: api.ContainerConfig, image: Image, destinations: list[str]) -> dict[str, str]:

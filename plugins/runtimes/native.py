@@ -47,6 +47,7 @@ _STATE_SECONDS = 10.0  # one monitor that hangs must not keep the daemon from se
 _SLICE = 86400.0  # poll(2) counts milliseconds in 31 bits
 _MOST_OUTPUT = 16 * 1024 * 1024
 _KILLED = 137
+_DRAIN_READS = 64  # more than a pipe holds: a child that writes on and on is not waited for
 #: no exit code of a process
 _LOST = 256
 _TELL_AGAIN_SECONDS = 1.0
@@ -272,11 +273,12 @@ class _Exec:
         poller = select.poll()
         for descriptor in (*self._readers, self._wake):
             poller.register(descriptor, select.POLLIN)
-        is_open = set(self._readers)
+        is_open, drained = set(self._readers), 0
         while True:
             has_ended = self._exit_code >= 0
+            drained += has_ended
             wait = 0.0 if has_ended else None if deadline is None else max(0.0, deadline - time.monotonic())
-            if has_ended and not is_open:
+            if has_ended and (not is_open or drained > _DRAIN_READS):
                 return True
             ready = [fd for fd, _event in poller.poll(None if wait is None else min(wait, _SLICE) * 1000) if fd != self._wake]
             if not ready and has_ended:

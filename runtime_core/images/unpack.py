@@ -39,8 +39,8 @@ def unpack(blob: Path, diff_id: str, directory: str, parents: list[str], launche
         finally:
             os.close(stream_reader)
             os.close(result_writer)
-        found, failure = _feed(blob, stream_writer, limit)
-        stream_writer = -1
+        given, stream_writer = stream_writer, -1  # it is closed there
+        found, failure = _feed(blob, given, limit)
         report = _report(result_reader, diff_id)
         job.wait()
     finally:

@@ -156,12 +156,20 @@ class Container:
         """Copy the output to one more client: stream → descriptor for it, "stdin" and "terminal" among them where
         there are such."""
         client = AttachedClient(connection, has_stdin=wanted["stdin"] and self._stdin >= 0)
-        streams = ("stdout",) if self.terminal >= 0 else ("stdout", "stderr")
-        found = {stream: client.follow(stream) for stream in streams if wanted[stream]}
-        if client.has_stdin:
-            found["stdin"] = os.dup(self._stdin)
-        if self.terminal >= 0:
-            found["terminal"] = os.dup(self.terminal)
+        found: dict[str, int] = {}
+        try:
+            for stream in ("stdout",) if self.terminal >= 0 else ("stdout", "stderr"):
+                if wanted[stream]:
+                    found[stream] = client.follow(stream)
+            if client.has_stdin:
+                found["stdin"] = os.dup(self._stdin)
+            if self.terminal in self.output:  # not after its end, when its number may be another's
+                found["terminal"] = os.dup(self.terminal)
+        except BaseException:
+            client.close()
+            for descriptor in found.values():
+                os.close(descriptor)
+            raise
         self._attached.append(client)
         return found
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DRAIN_READS = 256
+_DONTWAIT = int(socket.MSG_DONTWAIT)  # a plain number: the enumeration runs Python code on shared pages
 
 
 def main(argument: dict[str, Any], descriptors: list[int]) -> None:
@@ -123,7 +124,9 @@ class Monitor:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            request, descriptors = messages.receive(connection)
+            request, descriptors = messages.receive(connection, _DONTWAIT)
+        except BlockingIOError:
+            return  # the event was for whoever had this descriptor before
         except Exception as error:  # noqa: BLE001  who sends what is no message is nobody to talk to
             if not isinstance(error, (EOFError, OSError)):
                 unexpected_errors.print_stack("receiving a message")

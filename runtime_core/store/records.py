@@ -73,7 +73,7 @@ class Collection(Generic[Record]):
 
     def delete(self, key: str) -> None:
         """Idempotent."""
-        with self._database.transaction() as connection:
+        with self._changing, self._database.transaction() as connection:  # not between the two halves of an update
             connection.execute("DELETE FROM records WHERE kind = ? AND id = ?", (self._kind, key))
             with self._lock:
                 before = self._records.pop(key, None)

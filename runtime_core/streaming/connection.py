@@ -13,13 +13,14 @@ from runtime_core.streaming.loop import Loop
 _READ_BYTES = 256 * 1024
 _MOST_PIECES = 64  # of one system call
 _LINGER_SECONDS = 10.0
-#: a peer that has vanished is noticed within about two minutes, with or without something to send to it
+#: bytes; while more are unsent the client is not read: what it asks (pings) would be answered without end
+_MOST_UNSENT = 4 * 1024 * 1024
+#: an idle peer that has vanished is noticed within about two minutes; a living one that does not read is waited for
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 120_000),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -35,8 +36,9 @@ class ClientConnection:
         self.is_over = False
         self._loop, self._socket = loop, sock
         self._unsent: deque[memoryview] = deque()
+        self._unsent_bytes = 0
         self._waiting_for: set[object] = set()
-        self._is_finishing = False
+        self._is_finishing = self._is_shut_down = False
         for level, option, value in _KEEPALIVE:
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(level, option, value)
@@ -48,12 +50,17 @@ class ClientConnection:
         if self.is_over:
             return
         was_empty = not self._unsent
-        self._unsent.extend(memoryview(piece) for piece in pieces if piece)
+        for piece in pieces:
+            if piece:
+                self._unsent.append(memoryview(piece))
+                self._unsent_bytes += len(piece)
         if was_empty and self._unsent:
             self._flush()
             if self._unsent:
                 self._loop.on_writable(self._socket.fileno(), self._write)
                 self.on_room(False)
+        if self._unsent_bytes > _MOST_UNSENT and not self._is_finishing:
+            self.pause_reading(self)
 
     def pause_reading(self, sink: object) -> None:
         """Do not read on before `sink` has taken what it was given."""
@@ -76,7 +83,6 @@ class ClientConnection:
         self.on_data, self.on_room = lambda _data: None, lambda _has_room: None
         self._is_finishing = True
         self._waiting_for.clear()
-        self._loop.call_after(_LINGER_SECONDS, self.close)
         if not self.is_over:
             self._loop.on_readable(self._socket.fileno(), self._read)
             self._shut_down_when_sent()
@@ -107,6 +113,7 @@ class ClientConnection:
         self._flush()
         if not self._unsent and not self.is_over:
             self._loop.on_writable(self._socket.fileno(), None)
+            self.resume_reading(self)
             self.on_room(True)
         if self._is_finishing:
             self._shut_down_when_sent()
@@ -119,6 +126,7 @@ class ClientConnection:
                 return
             except OSError:
                 self._unsent.clear()
+                self._unsent_bytes = 0
                 self.close()
                 self.on_data(b"")
                 return
@@ -131,6 +139,7 @@ class ClientConnection:
         return self._socket.sendmsg([self._unsent[index] for index in range(min(len(self._unsent), _MOST_PIECES))])
 
     def _drop(self, sent: int) -> None:
+        self._unsent_bytes -= sent
         while sent:
             first = self._unsent[0]
             if sent < len(first):
@@ -140,8 +149,10 @@ class ClientConnection:
             self._unsent.popleft()
 
     def _shut_down_when_sent(self) -> None:
-        if self._unsent or self.is_over:
+        if self._unsent or self.is_over or self._is_shut_down:
             return
+        self._is_shut_down = True
+        self._loop.call_after(_LINGER_SECONDS, self.close)
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:

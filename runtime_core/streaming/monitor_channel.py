@@ -62,6 +62,10 @@ class MonitorChannel:
                 message, _descriptors = messages.receive(self._socket)
             except BlockingIOError:
                 return found
+            except (EOFError, OSError):
+                if found:
+                    return found  # the end is told by the next call
+                raise
             found.append(message)
 
     def close(self) -> None:

@@ -130,6 +130,8 @@ class PodPort:
     def close(self) -> None:
         """At once, in both directions."""
         self._client.resume_reading(self)
+        if self._sink is not None:
+            self._client.resume_reading(self._sink)  # what it has not written nobody waits for any more
         self._close_socket()
 
     def _close_socket(self) -> None:

@@ -24,6 +24,7 @@ WEBSOCKET_CHANNELS = ("stdin", "stdout", "stderr", "error", "resize")
 #: subprotocols whose last word is a metav1.Status; before them it was a sentence, or nothing after success
 _WITH_STATUS = ("v4.channel.k8s.io", "v4.base64.channel.k8s.io", "v5.channel.k8s.io", "v5.base64.channel.k8s.io")
 _WITHOUT_RESIZE = ("", "channel.k8s.io", "v2.channel.k8s.io")
+_DRAIN_READS = 64  # more than a pipe holds: a child that writes on and on is not waited for
 _LONGEST_SIZE = 4096  # of resize messages that are not whole yet
 
 
@@ -113,15 +114,15 @@ class RemoteCommand:
     # -- the process
 
     def _begin(self) -> None:
-        if self._is_numbered:
-            # An empty message tells the client that it is connected.
-            self._send(next(name for name in ("stdout", "stderr", "error") if name in self._channels), b"")
         connect = process_streams.start_exec if self._grant["kind"] == "exec" else process_streams.attach
         try:
             streams = connect(self._monitor, self._grant)
         except (TrivetError, OSError) as error:
             self._end(status.failed(str(error)), str(error))
             return
+        if self._is_numbered:
+            # An empty message tells the client that it is connected; what the process writes from now on comes.
+            self._send(next(name for name in ("stdout", "stderr", "error") if self._grant.get(name, True)), b"")
         self._use(streams)
         self._loop.on_readable(self._monitor.fileno(), self._hear_monitor)
         self._hear_monitor()  # what came with the answer is not told again
@@ -148,7 +149,11 @@ class RemoteCommand:
         os.close(self._stdin.descriptor)
         self._stdin = None
         if self._grant["kind"] == "attach" and not self.is_over:
-            self._monitor.call("close_stdin", {"container_id": self._grant["container_id"]})
+            try:
+                self._monitor.call("close_stdin", {"container_id": self._grant["container_id"]})
+            except TrivetError:
+                pass  # it has gone, and its socket says so
+            self._hear_monitor()  # what came before the answer is not told again
 
     # -- the end
 
@@ -174,8 +179,9 @@ class RemoteCommand:
         if self._exit_code is None or self.is_over:
             return
         for source in self._sources:
-            while self._has_room and source.is_open and source.read():
-                pass
+            for _read in range(_DRAIN_READS):
+                if self.is_over or not (self._has_room and source.is_open and source.read()):
+                    break
         if self._has_room and self._exit_code:
             self._end(status.exited(self._exit_code), f"command terminated with exit code {self._exit_code}")
         elif self._has_room:

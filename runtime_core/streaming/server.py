@@ -56,6 +56,7 @@ class StreamingServer:
         self._tokens: dict[str, _Token] = {}
         #: asking socket of a session → the same as an object; a session closes its own when it ends
         self._sessions: dict[int, socket.socket] = {}
+        self._is_full = False
         self._poller = select.poll()
         for watched in (self._daemon, self._listener):
             self._poller.register(watched, select.POLLIN)
@@ -97,26 +98,46 @@ class StreamingServer:
     def _stop_listening(self) -> None:
         for sock in (self._daemon, self._listener):
             if sock is not None:
-                self._poller.unregister(sock)
+                if sock is self._daemon or not self._is_full:
+                    self._poller.unregister(sock)
                 sock.close()
         self._daemon = self._listener = None
 
     # -- sessions
 
     def _accept(self, listener: socket.socket) -> None:
-        connection, _address = listener.accept()
+        try:
+            connection, _address = listener.accept()
+        except ConnectionAbortedError:
+            return  # it has gone again
+        except OSError:  # no descriptor is free: until a session ends, those who come wait in the backlog
+            self._poller.unregister(listener)
+            self._is_full = True
+            return
         if len(self._sessions) >= MOST_SESSIONS:
             connection.setblocking(False)
             _refuse(connection)
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        if os.fork() == 0:
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+            child = os.fork()
+        except OSError:  # no descriptor or no process is free; the pair, if there is one, goes with its last reference
+            connection.setblocking(False)
+            _refuse(connection)
+            return
+        if child == 0:
             ours.close()
             self._run(connection, theirs)
         connection.close()
         theirs.close()
         self._sessions[ours.fileno()] = ours
         self._poller.register(ours, select.POLLIN)
+
+    def _listen_again(self) -> None:
+        """A session has ended, and what it had is free."""
+        if self._is_full and self._listener is not None:
+            self._is_full = False
+            self._poller.register(self._listener, select.POLLIN)
 
     def _run(self, connection: socket.socket, grants: socket.socket) -> None:
         """In the child; never returns."""
@@ -142,6 +163,7 @@ class StreamingServer:
             self._poller.unregister(sock)
             del self._sessions[sock.fileno()]
             sock.close()
+            self._listen_again()
             return
         answer: dict[str, Any]
         kept = self._tokens.get(request["token"])

@@ -36,7 +36,7 @@ class ClientConnection:
         self.is_over = False
         self._loop, self._socket = loop, sock
         self._unsent: deque[memoryview] = deque()
-        self._unsent_bytes = 0
+        self.unsent_bytes = 0
         self._waiting_for: set[object] = set()
         self._is_finishing = self._is_shut_down = False
         for level, option, value in _KEEPALIVE:
@@ -53,13 +53,13 @@ class ClientConnection:
         for piece in pieces:
             if piece:
                 self._unsent.append(memoryview(piece))
-                self._unsent_bytes += len(piece)
+                self.unsent_bytes += len(piece)
         if was_empty and self._unsent:
             self._flush()
             if self._unsent:
                 self._loop.on_writable(self._socket.fileno(), self._write)
                 self.on_room(False)
-        if self._unsent_bytes > _MOST_UNSENT and not self._is_finishing:
+        if self.unsent_bytes > _MOST_UNSENT and not self._is_finishing:
             self.pause_reading(self)
 
     def pause_reading(self, sink: object) -> None:
@@ -126,7 +126,7 @@ class ClientConnection:
                 return
             except OSError:
                 self._unsent.clear()
-                self._unsent_bytes = 0
+                self.unsent_bytes = 0
                 self.close()
                 self.on_data(b"")
                 return
@@ -139,7 +139,7 @@ class ClientConnection:
         return self._socket.sendmsg([self._unsent[index] for index in range(min(len(self._unsent), _MOST_PIECES))])
 
     def _drop(self, sent: int) -> None:
-        self._unsent_bytes -= sent
+        self.unsent_bytes -= sent
         while sent:
             first = self._unsent[0]
             if sent < len(first):

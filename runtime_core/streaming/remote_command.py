@@ -24,6 +24,8 @@ WEBSOCKET_CHANNELS = ("stdin", "stdout", "stderr", "error", "resize")
 #: subprotocols whose last word is a metav1.Status; before them it was a sentence, or nothing after success
 _WITH_STATUS = ("v4.channel.k8s.io", "v4.base64.channel.k8s.io", "v5.channel.k8s.io", "v5.base64.channel.k8s.io")
 _WITHOUT_RESIZE = ("", "channel.k8s.io", "v2.channel.k8s.io")
+#: bytes that an attached client may be behind, beside the pipe of the monitor; after that the monitor lets it go
+_MOST_BEHIND = 8 * 1024 * 1024
 _DRAIN_READS = 64  # more than a pipe holds: a child that writes on and on is not waited for
 _LONGEST_SIZE = 4096  # of resize messages that are not whole yet
 
@@ -136,7 +138,12 @@ class RemoteCommand:
             self._stdin = Sink(self._loop, streams.stdin, self._client, self._close_stdin)
 
     def _sender(self, name: str) -> Callable[[bytes], None]:
-        return lambda data: self._send(name, data)
+        def send(data: bytes) -> None:
+            self._send(name, data)
+            if self._grant["kind"] == "attach" and self._client.unsent_bytes > _MOST_BEHIND:
+                self._pause()
+
+        return send
 
     def _send(self, name: str, data: bytes) -> None:
         if name in self._channels:
@@ -204,14 +211,19 @@ class RemoteCommand:
             self._client.send([self._framing.finish(self._channels[name])])
 
     def _set_room(self, has_room: bool) -> None:
-        self._has_room = has_room
-        for source in self._sources:
-            if has_room:
-                source.resume()
-            else:
-                source.pause()
+        """An exec waits for its client. Of attach the monitor waits for nobody: what a burst brings is kept for a while."""
         if has_room:
+            self._has_room = True
+            for source in self._sources:
+                source.resume()
             self._look_for_end()
+        elif self._grant["kind"] == "exec":
+            self._pause()
+
+    def _pause(self) -> None:
+        self._has_room = False
+        for source in self._sources:
+            source.pause()
 
     def close(self) -> None:
         """Give everything up: the monitor ends what this connection has begun there."""

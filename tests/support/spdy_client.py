@@ -43,18 +43,23 @@ class SpdyClient:
 
     def receive(self, data: bytes) -> None:
         """Whole frames only; the rest waits."""
-        self._buffer += data
-        while len(self._buffer) >= 8:
-            first, rest = struct.unpack_from(">II", self._buffer)
+        content, position = self._buffer + data, 0
+        self._buffer = b""
+        while position < len(content):
+            if len(content) - position < 8:
+                break
+            first, rest = struct.unpack_from(">II", content, position)
             length, flags = rest & 0xFFFFFF, rest >> 24
-            if len(self._buffer) < 8 + length:
-                return
-            payload, self._buffer = self._buffer[8 : 8 + length], self._buffer[8 + length :]
+            if len(content) - position < 8 + length:
+                break
+            payload = content[position + 8 : position + 8 + length]
+            position += 8 + length
             if first & 0x80000000:
                 self._control(first & 0xFFFF, flags, payload)
             else:
                 self.streams[first].data += payload
                 self.streams[first].is_finished |= bool(flags & FIN)
+        self._buffer = content[position:]
 
     def _control(self, kind: int, flags: int, payload: bytes) -> None:
         (number,) = struct.unpack_from(">I", payload)

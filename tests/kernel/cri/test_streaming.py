@@ -273,14 +273,14 @@ def test_attach_to_a_terminal_types_and_resizes(client: Client, pod: str, dial: 
 
 def test_a_slow_client_is_let_go_and_holds_nobody_back(client: Client, pod: str) -> None:
     """It is told why; container, log and the other client lose nothing."""
-    container = client.run(pod, "read line; busybox seq 1 2000000; echo the end", stdin=True)
+    container = client.run(pod, "read line; busybox seq 1 6000000; echo the end", stdin=True)
     slow = attach(client, container, spdy, "stdout")
     quick = attach(client, container, spdy, "stdin", "stdout")
     _settle(slow, quick)
     quick.send("stdin", b"go\n")
     assert exit_code(quick.finish()) == 0
-    assert quick.data("stdout").endswith(b"2000000\nthe end\n") and quick.data("stdout").count(b"\n") == 2000001
-    assert client.contents()[-2:] == ["2000000", "the end"]
+    assert quick.data("stdout").endswith(b"6000000\nthe end\n") and quick.data("stdout").count(b"\n") == 6000001
+    assert client.contents()[-2:] == ["6000000", "the end"]
     status = slow.finish()
     assert status["status"] == "Failure" and "slow" in status["message"]
 

@@ -260,6 +260,17 @@ def test_stdin_ends_with_its_first_client_if_it_is_for_one(client: Client, pod: 
 
 
 @both
+def test_a_container_that_ends_without_reading_its_stdin_ends_the_stream(client: Client, pod: str, dial: Any) -> None:
+    """At once, however much is still to be written to it."""
+    container = client.run(pod, "head -c 1 > /dev/null", stdin=True, stdin_once=True)
+    streams = attach(client, container, dial, "stdin", "stdout")
+    for _piece in range(4):
+        streams.send("stdin", bytes(64 * 1024))
+    assert exit_code(streams.finish()) == 0
+    wait_for("the session is gone", lambda: not processes(client, "trivet-stream"), 20)
+
+
+@both
 def test_attach_to_a_terminal_types_and_resizes(client: Client, pod: str, dial: Any) -> None:
     """The log has it too."""
     container = client.run(pod, "while read line; do busybox stty size; echo got $line; done", stdin=True, tty=True)

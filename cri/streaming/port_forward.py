@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from cri.api.v1 import api_pb2 as api
 from cri.service import Service
 from runtime_core.errors import FailedPrecondition, InvalidArgument
@@ -19,9 +17,4 @@ def open_port_forward(service: Service, request: api.PortForwardRequest, _call: 
     if not record.is_ready:
         raise FailedPrecondition(f"pod sandbox {record.spec.id} is not ready")
     grant = {"pod_id": record.spec.id, "ports": list(request.port)}
-    namespace = os.open(record.netns_path, os.O_RDONLY | os.O_CLOEXEC) if record.netns_path else -1
-    try:
-        return api.PortForwardResponse(url=service.streams.url("portforward", grant, namespace))
-    finally:
-        if namespace >= 0:
-            os.close(namespace)
+    return api.PortForwardResponse(url=service.streams.url("portforward", grant, record.netns_path))

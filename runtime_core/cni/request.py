@@ -78,7 +78,9 @@ class Request:
 
     def section(self, key: str) -> dict[str, Any]:
         """The object config[key], {} when it is missing."""
-        value = self.config.get(key) or {}
+        value = self.config.get(key)
+        if value is None:
+            return {}
         if not isinstance(value, dict):
             raise InvalidArgument(f"{key}: {value!r} is not an object")
         return value
@@ -88,8 +90,12 @@ class Request:
         then nothing may be taken away."""
         if _VALID not in self.config and _EARLIER_VALID not in self.config:
             return None
-        listed = self.config.get(_VALID, self.config.get(_EARLIER_VALID)) or []
+        listed = self.config.get(_VALID, self.config.get(_EARLIER_VALID))
+        if listed is None:
+            return set()  # what an empty list of Go's is
         try:
+            if not isinstance(listed, list):  # an empty string would keep nothing
+                raise TypeError
             return {(str(entry["containerID"]), str(entry["ifname"])) for entry in listed}
         except (TypeError, KeyError):
             raise InvalidArgument(f"{_VALID} is not a list of objects with containerID and ifname") from None

@@ -132,7 +132,10 @@ class Launcher:
             os.close(interpreter)
             theirs.close()
         self._socket = ours
-        messages.receive(ours)
+        try:
+            messages.receive(ours)
+        except (EOFError, OSError) as error:
+            raise Unavailable(f"launcher {self.pid} died at its start") from error
 
     def _ensure_reader(self) -> None:
         if self._reader is None or not self._reader.is_alive():

@@ -67,16 +67,21 @@ class Streams:
         self._server: socket.socket | None = None
         self._number = 0
 
-    def url(self, kind: str, grant: Mapping[str, Any], namespace: int = -1) -> str:
+    def url(self, kind: str, grant: Mapping[str, Any], namespace: str = "") -> str:
         """Where the stream `kind` ("exec", "attach", "portforward") can be begun once, within a minute.
 
-        `namespace`: descriptor of the network namespace for a port-forward, -1 for the node's; it stays the caller's.
+        `namespace`: path of the network namespace for a port-forward, "" for the node's.
         ResourceExhausted when too many have been asked for and not begun.
         """
         token = os.urandom(24).hex()
-        request = {"token": token, "grant": {**grant, "kind": kind}, "seconds": self._settings.token_seconds}
+        request = {
+            "token": token,
+            "grant": {**grant, "kind": kind},
+            "namespace": namespace,
+            "seconds": self._settings.token_seconds,
+        }
         with self._lock:
-            answer = self._tell(request, namespace)
+            answer = self._tell(request)
         if "error" in answer:
             raise ResourceExhausted(answer["error"])
         host, port = self._listener.getsockname()[:2]
@@ -90,14 +95,13 @@ class Streams:
         if self._server is not None:
             self._server.close()
 
-    def _tell(self, request: dict[str, Any], namespace: int) -> dict[str, Any]:
+    def _tell(self, request: dict[str, Any]) -> dict[str, Any]:
         """A streaming server that has died meanwhile is found by that, and another one is started."""
-        descriptors = [namespace] if namespace >= 0 else []
         for server in (self._server, None):
             self._server = server or self._start()
             self._number += 1
             try:
-                messages.send(self._server, {"id": self._number, **request}, descriptors)
+                messages.send(self._server, {"id": self._number, **request})
                 return messages.receive(self._server)[0]
             except (EOFError, OSError) as error:
                 problem = error

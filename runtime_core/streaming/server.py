@@ -5,9 +5,9 @@ libraries that a stream needs into itself alone. The daemon tells it what each t
 process: when it ends, whatever it had is gone with it. A token is good once and for a minute. When the daemon goes,
 no connection is accepted any more, and those that are there go on to their end.
 
-From the daemon: {"id", "token", "grant", "seconds"} with the descriptor of a network namespace or none
-                 → {"id"} or {"id", "error"}.
-From a session:  {"kind", "token"} → {"grant"} with the descriptor, or {"refused"}.
+From the daemon: {"id", "token", "grant", "namespace", "seconds"} → {"id"} or {"id", "error"}; `namespace` is the path of
+                 a network namespace, or "".
+From a session:  {"kind", "token"} → {"grant"} with the namespace's descriptor if there is one, or {"refused"}.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def main(argument: dict[str, Any], descriptors: list[int]) -> None:
 
 
 class _Token:
-    __slots__ = ("deadline", "descriptors", "grant")
+    __slots__ = ("deadline", "grant", "namespace")
 
-    def __init__(self, grant: dict[str, Any], descriptors: list[int], deadline: float) -> None:
-        self.grant, self.descriptors, self.deadline = grant, descriptors, deadline
+    def __init__(self, grant: dict[str, Any], namespace: str, deadline: float) -> None:
+        self.grant, self.namespace, self.deadline = grant, namespace, deadline
 
 
 class StreamingServer:
@@ -80,19 +80,18 @@ class StreamingServer:
 
     def _hear_daemon(self, daemon: socket.socket) -> None:
         try:
-            request, descriptors = messages.receive(daemon)
-            messages.send(daemon, {"id": request["id"], **self._add(request, descriptors)})
+            request, _descriptors = messages.receive(daemon)
+            messages.send(daemon, {"id": request["id"], **self._add(request)})
         except (EOFError, OSError):
             self._stop_listening()
 
-    def _add(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+    def _add(self, request: dict[str, Any]) -> dict[str, Any]:
         now = time.monotonic()
         for token in [token for token, kept in self._tokens.items() if kept.deadline < now]:
-            _close(self._tokens.pop(token).descriptors)
+            del self._tokens[token]
         if len(self._tokens) >= MOST_TOKENS:
-            _close(descriptors)
             return {"error": f"{MOST_TOKENS} streams have been asked for and not begun"}
-        self._tokens[request["token"]] = _Token(request["grant"], descriptors, now + request["seconds"])
+        self._tokens[request["token"]] = _Token(request["grant"], request["namespace"], now + request["seconds"])
         return {}
 
     def _stop_listening(self) -> None:
@@ -165,19 +164,26 @@ class StreamingServer:
             sock.close()
             self._listen_again()
             return
-        answer: dict[str, Any]
-        kept = self._tokens.get(request["token"])
-        if kept is None or kept.deadline < time.monotonic() or kept.grant["kind"] != request["kind"]:
-            answer = {"refused": "this stream was not asked for, has begun already or has waited too long"}
-            descriptors = []
-        else:
-            del self._tokens[request["token"]]
-            answer, descriptors = {"grant": kept.grant}, kept.descriptors
+        answer, descriptors = self._use(request["token"], request["kind"])
         try:
             messages.send(sock, answer, descriptors)
         except OSError:
             pass  # it has ended: its socket says so next
-        _close(descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _use(self, token: str, kind: str) -> tuple[dict[str, Any], list[int]]:
+        """What a token allows, once."""
+        kept = self._tokens.get(token)
+        if kept is None or kept.deadline < time.monotonic() or kept.grant["kind"] != kind:
+            return {"refused": "this stream was not asked for, has begun already or has waited too long"}, []
+        del self._tokens[token]
+        if not kept.namespace:
+            return {"grant": kept.grant}, []
+        try:
+            return {"grant": kept.grant}, [os.open(kept.namespace, os.O_RDONLY | os.O_CLOEXEC)]
+        except OSError:
+            return {"refused": "the pod has gone"}, []
 
 
 def _refuse(connection: socket.socket) -> None:
@@ -188,8 +194,3 @@ def _refuse(connection: socket.socket) -> None:
     except OSError:
         pass  # it does not even read that
     connection.close()
-
-
-def _close(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

@@ -105,6 +105,11 @@ def test_limits_change_while_it_runs(client: Client, pod: str) -> None:
     assert (resources.memory_limit_in_bytes, resources.cpu_shares) == (32 << 20, 512)
 
 
+def _last(disk: Path) -> int:
+    """Number of the last whole line in the log of the test below."""
+    return int(re.findall(rb"line ([0-9]+) of many", (disk / "c.log").read_bytes())[-1])
+
+
 def test_a_full_disk_costs_whole_lines(client: Client, pod: str) -> None:
     """The program and its monitor live on, and with space again no line is glued to half of another."""
     disk = client.logs / "disk"
@@ -112,9 +117,12 @@ def test_a_full_disk_costs_whole_lines(client: Client, pod: str) -> None:
     syscalls.mount("tmpfs", str(disk), "tmpfs", 0, "size=256k")
     try:
         (disk / "filler").write_bytes(b"x" * (128 << 10))
-        script = "i=0; while [ ! -e /go ]; do i=$((i+1)); echo line $i of many; done; echo more; exec sleep 1000"
+        script = (
+            "i=0; while [ ! -e /go ]; do i=$((i+1)); echo line $i of many; echo $i > /written; done; echo more; exec sleep 1000"
+        )
         container = client.run(pod, script, log_path="disk/c.log")
         wait_for("a full disk", lambda: os.statvfs(disk).f_bavail == 0, 30)
+        wait_for("a line that is lost", lambda: int(client.exec(container, "cat", "/written").stdout or 0) > _last(disk) + 9, 30)
         wait_for("the end of a line", lambda: (disk / "c.log").read_bytes().endswith(b"\n"), 10)
         (disk / "filler").unlink()
         wait_for("a full disk again", lambda: os.statvfs(disk).f_bavail == 0, 30)

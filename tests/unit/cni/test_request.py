@@ -43,3 +43,19 @@ def test_a_malformed_previous_result_hinders_all_but_del() -> None:
         previous_result(config, "CHECK")
     assert previous_result(config, "DEL") is None
     assert previous_result({}, "CHECK") is None
+
+
+@pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
+@pytest.mark.parametrize("value", ["", 0, False, {}, "c1", [1], [{}], [{"containerID": "c1"}]])
+def test_what_is_no_list_of_attachments_keeps_none_from_being_kept(key: str, value: object) -> None:
+    """An empty string is no empty list: GC would take everything away."""
+    request = Request(config={key: value}, container_id="", netns="", interface="", args={}, path="")
+    with pytest.raises(InvalidArgument, match="valid-attachments"):
+        request.valid_attachments()
+
+
+def test_no_attachment_is_valid_when_the_list_is_empty_or_null() -> None:
+    """Go writes an empty list as null; without the key nothing is said."""
+    for config, valid in (({"cni.dev/valid-attachments": []}, set()), ({"cni.dev/valid-attachments": None}, set()), ({}, None)):
+        request = Request(config=config, container_id="", netns="", interface="", args={}, path="")
+        assert request.valid_attachments() == valid

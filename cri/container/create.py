@@ -61,10 +61,12 @@ def _create_once(
                 raise AlreadyExists(
                     f"config.metadata: container {name} exists as {present.id} and is {present.state.name.lower()}"
                 )
-        return _create(service, config, sandbox, name, metadata)
+        return _create(service, config, sandbox, name, metadata, asked)
 
 
-def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecord, name: str, metadata: dict[str, Any]) -> str:
+def _create(
+    service: Service, config: api.ContainerConfig, sandbox: SandboxRecord, name: str, metadata: dict[str, Any], asked: str
+) -> str:
     node = service.node
     image = node.images.find(names.check_required(config.image.image, "config.image.image"), "config.image.image")
     if image is None:
@@ -79,7 +81,7 @@ def _create(service: Service, config: api.ContainerConfig, sandbox: SandboxRecor
         failpoint.hit("create.snapshot")
         volumes = _volumes(node, container_id, config, image, destinations) if destinations else {}
         spec = container_spec(_inputs(service, container_id, config, sandbox, image, root, volumes))
-        record = _record(container_id, name, metadata, config, sandbox, image, spec)
+        record = _record(container_id, name, metadata, config, sandbox, image, spec, asked)
         _check_mounts(config)
         node.expect_exit(container_id)
         undo.callback(node.forget_exit, container_id)
@@ -204,6 +206,7 @@ def _record(
     sandbox: SandboxRecord,
     image: Image,
     spec: dict[str, Any],
+    asked: str,
 ) -> ContainerRecord:
     linux = spec["linux"]
     return ContainerRecord(
@@ -232,7 +235,7 @@ def _record(
         process=spec["process"],
         resources={key: value for key, value in linux["resources"].items() if key != "devices"},
         created_at=time.time_ns(),
-        request=container_digest(config),
+        request=asked,
     )
 
 

@@ -55,7 +55,6 @@ def test_storms_leave_the_truth_and_nothing_else(reference: str) -> None:
     assert total["ended with its code"]
 
 
-@pytest.mark.skipif(not (_ROOT / "tests" / "fuzz").is_dir(), reason="tests/fuzz is not there")
 def test_the_fuzz_for_as_long() -> None:
     """The structured fuzz of all calls, with as many examples as fit."""
     environment = {**os.environ, "TRIVET_FUZZ_SECONDS": str(_SECONDS)}

@@ -135,7 +135,7 @@ class Monitors:
         return connection
 
     def get(self, pod_id: str) -> Connection:
-        """The pod's connection; Unavailable when there is none."""
+        """The pod's connection; PodLost when there is none."""
         connection = self._by_pod.get(pod_id)
         if connection is None:
             raise PodLost(f"pod {pod_id} has no monitor")

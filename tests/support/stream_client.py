@@ -34,7 +34,41 @@ def connect(url: str, headers: str) -> tuple[socket.socket, str, bytes]:
     return sock, head.decode(), rest
 
 
-class SpdyStreams:
+class _Streams:
+    """What both clients do alike: `data` and `receive` are theirs."""
+
+    sock: socket.socket
+
+    def data(self, name: str) -> bytes:
+        raise NotImplementedError
+
+    def receive(self) -> bool:
+        """Take in what has come; False at the end of the connection."""
+        raise NotImplementedError
+
+    def _content(self) -> bytes:
+        try:
+            return self.sock.recv(1 << 20)
+        except ConnectionResetError:
+            return b""
+
+    def receive_until(self, name: str, wanted: bytes) -> None:
+        deadline = time.monotonic() + _SECONDS
+        while wanted not in self.data(name):
+            assert self.receive() and time.monotonic() < deadline, (name, self.data(name), self.data("error"))
+
+    def finish(self) -> Any:
+        """Read to the end of the connection; the status."""
+        while self.receive():
+            pass
+        self.sock.close()
+        return json.loads(self.data("error")) if self.data("error") else None
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class SpdyStreams(_Streams):
     """Streams by name, over SPDY/3.1."""
 
     def __init__(self, url: str, names: tuple[str, ...], protocol: str = "v4.channel.k8s.io", **headers: str) -> None:
@@ -65,30 +99,12 @@ class SpdyStreams:
 
     def receive(self) -> bool:
         """False at the end of the connection."""
-        try:
-            content = self.sock.recv(1 << 20)
-        except ConnectionResetError:
-            content = b""
+        content = self._content()
         self.spdy.receive(content)
         return bool(content)
 
-    def receive_until(self, name: str, wanted: bytes) -> None:
-        deadline = time.monotonic() + _SECONDS
-        while wanted not in self.data(name):
-            assert self.receive() and time.monotonic() < deadline, (name, self.data(name), self.data("error"))
 
-    def finish(self) -> Any:
-        """Read to the end of the connection; the status."""
-        while self.receive():
-            pass
-        self.sock.close()
-        return json.loads(self.data("error")) if self.data("error") else None
-
-    def close(self) -> None:
-        self.sock.close()
-
-
-class WebSocketStreams:
+class WebSocketStreams(_Streams):
     """The same over WebSocket messages."""
 
     def __init__(self, url: str, names: tuple[str, ...], protocol: str = "v5.channel.k8s.io") -> None:
@@ -135,24 +151,7 @@ class WebSocketStreams:
             self.received.setdefault(data[0], bytearray()).extend(data[1:])
 
     def receive(self) -> bool:
-        try:
-            content = self.sock.recv(1 << 20)
-        except ConnectionResetError:
-            content = b""
+        content = self._content()
         if content:
             self._take(content)
         return bool(content)
-
-    def receive_until(self, name: str, wanted: bytes) -> None:
-        deadline = time.monotonic() + _SECONDS
-        while wanted not in self.data(name):
-            assert self.receive() and time.monotonic() < deadline, (name, self.data(name), self.data("error"))
-
-    def finish(self) -> Any:
-        while self.receive():
-            pass
-        self.sock.close()
-        return json.loads(self.data("error")) if self.data("error") else None
-
-    def close(self) -> None:
-        self.sock.close()
